@@ -1,0 +1,1 @@
+"""he_backend: encrypted neural-network inference (CKKS, client-aided activations)."""
