@@ -1,1 +1,1 @@
-
+"""Encrypted arithmetic: parameters, keys, ciphertext arrays, exact affine maps. Never hears of a network or a socket."""
