@@ -1,0 +1,53 @@
+# make setup | demo | test | check | bench | clean. Each target makes what it needs; a second run finds it there.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+NATIVE := $(wildcard backend/native/*.cpp backend/native/*.h backend/native/*.hpp backend/native/*.py)
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-fate demo test test-quick check bench clean
+
+help:
+	@echo "make setup   the environment to develop and run (.venv)"
+	@echo "make demo    a FATE 2.2 job on encrypted digits, on this machine"
+	@echo "make test    all tests, the FATE job included (test-quick: without it)"
+	@echo "make check   ruff, mypy, Python 3.8 compatibility, import directions"
+	@echo "make bench   measure"
+	@echo "make clean   remove environments and build outputs"
+
+setup: $(READY)
+
+$(READY): setup.py pyproject.toml requirements/constraints.txt requirements/dev.txt $(NATIVE)
+	@test -x $(BIN)/python || { echo "making $(VENV) with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
+	$(BIN)/python -m pip install -q "$(TORCH)"
+	$(BIN)/python -m pip install -q -r requirements/dev.txt
+	@touch $@
+
+# Has stamps of its own: nothing is done when nothing changed.
+setup-fate:
+	@PYTHON="$(PYTHON)" bash scripts/fate_env.sh
+
+demo: setup setup-fate
+	@$(BIN)/python scripts/fate_demo.py
+
+test: setup setup-fate
+	@$(BIN)/python -m pytest -q
+
+test-quick: setup
+	@$(BIN)/python -m pytest -q -m "not fate"
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/vermin -q --no-tips --violations -t=3.8- he_nn backend/he_backend
+	$(BIN)/python -m pytest -q tests/test_imports.py
+
+bench: setup
+	@$(BIN)/he-nn bench
+
+clean:
+	rm -rf $(VENV) .venv-fate build dist .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info backend/*.egg-info
+	rm -f backend/he_backend/ckks/_native*.so

@@ -1,0 +1,149 @@
+"""Packaging of he-nn: the FATE plugin (he_nn), the engine (he_backend, from backend/) and its optional C++ core (backend/native/)."""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+NATIVE = Path("backend", "native")
+VERSION = "0.1.0"
+
+# One translation unit per instruction set; which one runs is chosen at run time, so the module itself runs on any x86-64.
+CPU_FLAGS = {
+    "_avx2": ["-mavx2", "-mfma"],
+    "_avx512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma"],
+    "_ifma": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mavx512ifma", "-mfma"],
+}
+
+
+class BuildNative(build_ext):
+    """Compiles each source of the native core with the flags its file name asks for; a failure leaves a package without it."""
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except Exception as failure:
+            self.skip(failure)
+
+    def build_extension(self, extension: Extension) -> None:
+        try:
+            import pybind11
+
+            extension.include_dirs.append(pybind11.get_include())
+            extension.extra_objects = [*extension.extra_objects, *self.compile_variants(extension)]
+            super().build_extension(extension)
+        except Exception as failure:
+            self.skip(failure)
+
+    def compile_variants(self, extension: Extension) -> list[str]:
+        """Object files of the sources in `depends` that need CPU flags of their own."""
+        objects: list[str] = []
+        for suffix, flags in CPU_FLAGS.items():
+            sources = sorted(str(path) for path in NATIVE.glob(f"*{suffix}.cpp"))
+            if sources:
+                objects += self.compiler.compile(
+                    sources,
+                    output_dir=self.build_temp,
+                    include_dirs=extension.include_dirs,
+                    extra_postargs=[*extension.extra_compile_args, *flags],
+                    depends=extension.depends,
+                )
+        return objects
+
+    def skip(self, failure: Exception) -> None:
+        self.warn(f"he_backend.ckks._native was not built ({failure}); the SEAL engine will be used instead")
+
+
+def native_extension() -> list[Extension]:
+    """The C++ core, or nothing where its sources are absent."""
+    sources = sorted(str(path) for path in NATIVE.glob("*.cpp") if not path.stem.endswith(tuple(CPU_FLAGS)))
+    if not sources:
+        return []
+    headers = sorted(str(path) for pattern in ("*.h", "*.hpp", "*.cpp") for path in NATIVE.glob(pattern))
+    return [
+        Extension(
+            "he_backend.ckks._native",
+            sources=sources,
+            depends=headers,
+            include_dirs=[str(NATIVE)],
+            extra_compile_args=["-std=c++17", "-O3", "-fvisibility=hidden"],
+            language="c++",
+            optional=True,
+        )
+    ]
+
+
+def readme() -> str:
+    path = ROOT / "README.md"
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+SERVER = ["fastapi>=0.95", "uvicorn>=0.20", "python-multipart>=0.0.6", "httpx>=0.23"]
+TORCH = ["torch>=1.13", "onnxscript>=0.1; python_version >= '3.9'"]
+BENCH = ["psutil>=5.9", "matplotlib>=3.6"]
+
+os.chdir(ROOT)
+setup(
+    name="he-nn",
+    version=VERSION,
+    description="Encrypted neural-network inference (CKKS) as FATE components and as a service",
+    long_description=readme(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.8",
+    # conf/ stays at the top of the repository, where users look for it, and is he_backend/conf/ in an installed package.
+    package_dir={"he_backend": "backend/he_backend", "he_backend.conf": "conf", "he_nn": "he_nn"},
+    packages=[
+        *find_packages("backend", include=["he_backend", "he_backend.*"]),
+        "he_backend.conf",
+        *find_packages(".", include=["he_nn", "he_nn.*"]),
+    ],
+    package_data={
+        "he_backend": ["py.typed", "zoo/weights/*.onnx", "zoo/weights/*.json"],
+        "he_backend.conf": ["*.json"],
+        "he_nn": ["py.typed"],
+    },
+    ext_modules=native_extension(),
+    cmdclass={"build_ext": BuildNative},
+    install_requires=[
+        "numpy>=1.23",
+        "scipy>=1.9",
+        "onnx>=1.14",
+        "onnxruntime>=1.16",
+        "protobuf>=3.19",
+        "grpcio>=1.46",
+        "SQLAlchemy>=2.0",
+        "cryptography>=3.4",
+        "zstandard>=0.19",
+        "click>=7.1",
+        "rich>=12",
+        "scikit-learn>=1.0",
+        "tenseal>=0.3.12",
+    ],
+    extras_require={
+        "server": SERVER,
+        "torch": TORCH,
+        "tenseal": ["tenseal>=0.3.12"],
+        "fate2": ["pyfate==2.2.0", "fate_flow==2.2.0", "fate_client==2.2.0"],
+        "bench": BENCH,
+        "dev": [*SERVER, *TORCH, *BENCH, "pytest>=7", "hypothesis>=6", "ruff", "mypy", "types-protobuf", "vermin", "pybind11>=2.11"],
+    },
+    entry_points={
+        "console_scripts": ["he-nn = he_backend.cli:main"],
+        "fate.ext.component_desc": [
+            "he-nn-load = he_nn.fate2.components:he_nn_load",
+            "he-nn-eval = he_nn.fate2.components:he_nn_eval",
+            "he-nn-inference = he_nn.fate2.components:he_nn_inference",
+        ],
+    },
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: C++",
+        "Topic :: Security :: Cryptography",
+    ],
+)
