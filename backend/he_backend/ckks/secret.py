@@ -1,0 +1,138 @@
+"""Secret keys, encryption and decryption: the only module that handles a secret key.
+
+A SecretKey serves one encryption and the decryption of what the server makes of it. Keys live in this process's memory, are never
+written anywhere, and have no representation that shows them.
+"""
+from __future__ import annotations
+
+import math
+from typing import Any, List, Protocol
+
+import numpy as np
+
+from ..errors import CapacityError, EngineError, ProtocolError
+from . import seal_format
+from .clear import centered
+from .params import Params
+from .seal import SealContext
+from .tensor import CipherTensor
+
+# SEAL's errors are centered binomial over 2 * 21 bits (native/src/seal/util/rlwe.cpp): never larger than 21.
+MAX_FRESH_ERROR = 21
+
+
+class SecretKey(Protocol):
+    """What the data owner's half of an engine does. Values are float64 [count, rows]; rows <= columns * column_rows."""
+
+    engine: str
+    column_rows: int  # values that a polynomial holds
+
+    def encrypt(self, values: np.ndarray, scale: float, level: int) -> CipherTensor:
+        """Fresh ciphertexts of round(scale * values) under the first `level` primes."""
+        ...
+
+    def decrypt(self, tensor: CipherTensor, scale: float, rows: int) -> np.ndarray:
+        """float64 [count, rows]: what the tensor holds, divided by scale."""
+        ...
+
+
+def generate(engine: str, params: Params) -> SecretKey:
+    """A fresh secret key of an engine: 'native', 'seal' or 'clear'. Raises EngineError when the engine is not here."""
+    if engine == "clear":
+        return ClearKey(params)
+    if engine == "seal":
+        return SealKey(params)
+    raise EngineError(f"engine {engine!r} is not known; allowed: native, seal, clear")
+
+
+class ClearKey:
+    """The clear engine's client half: scaling and rounding only. There is no secret."""
+
+    engine = "clear"
+
+    def __init__(self, params: Params) -> None:
+        self._params = params
+        self.column_rows = params.ring_degree
+
+    def encrypt(self, values: np.ndarray, scale: float, level: int) -> CipherTensor:
+        """round(scale * values) modulo the product of the first `level` primes."""
+        modulus = math.prod(self._params.moduli[:level])
+        scaled = np.rint(values * scale)
+        if scaled.size and np.abs(scaled).max() >= modulus / 2:
+            raise CapacityError("a scaled value does not fit the modulus: take a smaller scale")
+        count, rows = values.shape
+        columns = max(1, -(-rows // self.column_rows))
+        width = rows if columns == 1 else self.column_rows
+        padded = np.zeros((count, columns * width), dtype=np.int64)
+        padded[:, :rows] = scaled
+        body = np.mod(padded, np.int64(modulus)).astype(np.uint64).reshape(count, columns, 1, width)
+        body = np.ascontiguousarray(body.transpose(1, 0, 2, 3))
+        return CipherTensor("clear", self._params.ring_degree, (modulus,), False, body)
+
+    def decrypt(self, tensor: CipherTensor, scale: float, rows: int) -> np.ndarray:
+        """The centered residues divided by scale."""
+        signed = centered(tensor.body, tensor.moduli[0])
+        return signed[:, :, 0].transpose(1, 0, 2).reshape(tensor.count, -1)[:, :rows] / scale
+
+
+class SealKey:
+    """A SEAL secret key; values sit in the slots of one column."""
+
+    engine = "seal"
+
+    def __init__(self, params: Params) -> None:
+        self._seal = SealContext(params)
+        api = self._seal.api
+        self._secret = api.KeyGenerator(self._seal.context).secret_key()
+        self._encryptor = api.Encryptor(self._seal.context, self._secret)
+        self._decryptor = api.Decryptor(self._seal.context, self._secret)
+        self._complex = params.complex_packing
+        self._slots = params.ring_degree // 2
+        self.column_rows = params.ring_degree if self._complex else self._slots
+
+    def __repr__(self) -> str:
+        return f"SealKey({self._seal.params.name})"
+
+    def encrypt(self, values: np.ndarray, scale: float, level: int) -> CipherTensor:
+        """One seeded ciphertext per element; the row r and row r + N/2 share a complex slot when packing is complex."""
+        count, rows = values.shape
+        if rows > self.column_rows:
+            raise CapacityError(f"{rows} rows do not fit one polynomial; at most {self.column_rows} do under {self._seal.params.name}")
+        parms_id = self._seal.parms_id(level)
+        body = np.empty((1, count, level, self._seal.params.ring_degree), dtype=np.uint64)
+        seeds: List[bytes] = []
+        plain = self._seal.api.Plaintext()
+        for element in range(count):
+            self._seal.encoder.encode(self._slot_values(values[element]), parms_id, scale, plain)
+            fresh = self._encryptor.encrypt_symmetric(plain)
+            body[0, element], seed = seal_format.ciphertext_parts(seal_format.dump(fresh))
+            if not isinstance(seed, bytes):
+                raise EngineError("SEAL did not compress a fresh ciphertext to its seed: tenseal 0.3.15 or newer is needed")
+            seeds.append(seed)
+        moduli = self._seal.params.moduli[:level]
+        return CipherTensor("seal", self._seal.params.ring_degree, moduli, True, body, None, b"".join(seeds))
+
+    def decrypt(self, tensor: CipherTensor, scale: float, rows: int) -> np.ndarray:
+        """Decrypted and decoded slots of each element."""
+        out = np.zeros((tensor.count, rows))
+        plain = self._seal.api.Plaintext()
+        for element in range(tensor.count):
+            if tensor.mask is not None and not tensor.mask[element].any() and not tensor.body[0, element].any():
+                continue  # a row without weights: exactly zero, which SEAL has no ciphertext for
+            try:
+                self._decryptor.decrypt(self._seal.ciphertext(tensor, element, scale), plain)
+            except (ValueError, RuntimeError) as error:
+                raise ProtocolError(f"SEAL refuses the answer: {error}") from None
+            if self._complex:
+                slots = np.asarray(self._seal.encoder.decode_complex(plain))
+                out[element] = np.concatenate([slots.real, slots.imag])[:rows]
+            else:
+                out[element] = np.asarray(self._seal.encoder.decode_double(plain))[:rows]
+        return out
+
+    def _slot_values(self, row: np.ndarray) -> Any:
+        if not self._complex:
+            return row.tolist()
+        padded = np.zeros(2 * self._slots)
+        padded[: len(row)] = row
+        return (padded[: self._slots] + 1j * padded[self._slots :]).tolist()
