@@ -69,7 +69,7 @@ def native_extension() -> list[Extension]:
             sources=sources,
             depends=headers,
             include_dirs=[str(NATIVE)],
-            extra_compile_args=["-std=c++17", "-O3", "-fvisibility=hidden"],
+            extra_compile_args=["-std=c++17", "-O3", "-fvisibility=hidden", "-g0"],
             language="c++",
             optional=True,
         )
@@ -140,7 +140,6 @@ setup(
         ],
     },
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
         "Programming Language :: C++",
