@@ -3,6 +3,7 @@
 Messages name the field or node, what came, what is allowed and what to do next. They never hold user rows, decrypted values or key
 material, because FATE and the services show them on other people's screens.
 """
+
 from __future__ import annotations
 
 from typing import NamedTuple, Sequence

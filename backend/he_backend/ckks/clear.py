@@ -2,13 +2,14 @@
 
 It is exact, so packing, plans and protocol can be tested without noise; it protects nothing, and says so wherever it is chosen.
 """
+
 from __future__ import annotations
 
 import numpy as np
 
-from ..errors import CapacityError, ProtocolError
-from .linear import LinearMap, apply_blocks
-from .tensor import CipherTensor
+from he_backend.ckks.linear import LinearMap, apply_blocks
+from he_backend.ckks.tensor import CipherTensor
+from he_backend.errors import CapacityError, ProtocolError
 
 _EXACT_FLOAT = 1 << 53
 

@@ -1,8 +1,9 @@
 """LinearMap: an integer matrix over the elements of a CipherTensor, kept as gathered blocks."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Iterator, Tuple
+from typing import Iterator
 
 import numpy as np
 
@@ -30,14 +31,14 @@ class LinearMap:
 
     in_count: int
     out_count: int
-    blocks: Tuple[LinearBlock, ...]
+    blocks: tuple[LinearBlock, ...]
 
     @property
     def multiplications(self) -> int:
         """Scalar multiplications of one application to one column."""
         return sum(block.multiplications for block in self.blocks)
 
-    def norms(self, boundaries: Tuple[int, ...]) -> np.ndarray:
+    def norms(self, boundaries: tuple[int, ...]) -> np.ndarray:
         """int64 [out_count, len(boundaries)]: each row's L1 norm over the elements below each boundary and not below the one before.
 
         Boundaries are increasing element counts, the last one in_count.
@@ -53,7 +54,7 @@ class LinearMap:
                     np.add.at(total[:, source], block.scatter.ravel(), sums.ravel())
         return total
 
-    def rows(self) -> Iterator[Tuple[int, np.ndarray, np.ndarray]]:
+    def rows(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """For each output element: its index, the input elements with a non-zero weight, and these weights (int64)."""
         columns = [[] for _ in range(self.out_count)]  # type: list[list[tuple[np.ndarray, np.ndarray]]]
         for block in self.blocks:
@@ -97,4 +98,4 @@ def apply_blocks(linear: LinearMap, values: np.ndarray, tile_bytes: int = 1 << 2
                 out[index] += product
             else:
                 np.add.at(out, index, product)
-    return out.reshape((linear.out_count,) + tail)
+    return out.reshape((linear.out_count, *tail))

@@ -3,16 +3,17 @@
 The files have the format that he-transformer users know: scheme_name, poly_modulus_degree, security_level, coeff_modulus (bits of each
 prime), optional scale and complex_packing.
 """
+
 from __future__ import annotations
 
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Mapping, Tuple, Union
+from typing import Any, Mapping
 
-from ..errors import ParameterError, SecurityError
-from .primes import seal_moduli
+from he_backend.ckks.primes import seal_moduli
+from he_backend.errors import ParameterError, SecurityError
 
 # Largest log2 of the whole coefficient modulus for a uniform ternary secret and 128, 192 or 256 bits of classical security:
 # Albrecht et al., "Homomorphic Encryption Standard", HomomorphicEncryption.org, November 2018, table 1.
@@ -36,13 +37,13 @@ class Params:
 
     name: str
     ring_degree: int
-    coeff_bits: Tuple[int, ...]
-    all_moduli: Tuple[int, ...]
+    coeff_bits: tuple[int, ...]
+    all_moduli: tuple[int, ...]
     security_level: int
     complex_packing: bool
 
     @property
-    def moduli(self) -> Tuple[int, ...]:
+    def moduli(self) -> tuple[int, ...]:
         """Primes of a fresh ciphertext at full level."""
         return self.all_moduli[:-1] if len(self.all_moduli) > 1 else self.all_moduli
 
@@ -51,7 +52,7 @@ class Params:
         """Bits of the whole modulus, the figure that the security table bounds."""
         return sum(self.coeff_bits)
 
-    def literal(self) -> Dict[str, Any]:
+    def literal(self) -> dict[str, Any]:
         """The JSON literal that makes these Params again (what the two parties compare)."""
         return {
             "scheme_name": "HE_SEAL",
@@ -62,7 +63,7 @@ class Params:
         }
 
 
-def load_params(name_or_file: Union[str, "os.PathLike[str]"], allow_insecure: bool = False) -> Params:
+def load_params(name_or_file: str | os.PathLike[str], allow_insecure: bool = False) -> Params:
     """Checked Params from a preset name (N11_L1, N11_L1_small, N12_L4, N13_L8) or a JSON file.
 
     Raises ParameterError when the name or file is unknown or a field is wrong, SecurityError when the set is below 128 bits.
@@ -109,7 +110,9 @@ def check_params(literal: Any, name: str = "custom", allow_insecure: bool = Fals
         raise ParameterError(f"preset {name}: complex_packing is {packing!r}; allowed: true, false")
     scale = literal.get("scale")
     if scale is not None and (isinstance(scale, bool) or not isinstance(scale, (int, float)) or not scale > 0):
-        raise ParameterError(f"preset {name}: scale is {scale!r}; leave it out (the client picks the largest safe scale) or give a positive number")
+        raise ParameterError(
+            f"preset {name}: scale is {scale!r}; leave it out (the client picks the largest safe scale) or give a positive number"
+        )
     level = _check_security(literal, name, degree, sum(bits), allow_insecure)
     try:
         moduli = seal_moduli(degree, bits)

@@ -1,7 +1,8 @@
 """NTT-friendly primes, chosen as Microsoft SEAL chooses them, so that both engines work modulo the same numbers."""
+
 from __future__ import annotations
 
-from typing import Dict, List, Sequence, Tuple
+from typing import Sequence
 
 # Deterministic Miller-Rabin bases for every n < 2^64 (Sorenson and Webster, Math. Comp. 86, 2017).
 _BASES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
@@ -30,14 +31,14 @@ def is_prime(n: int) -> bool:
     return True
 
 
-def largest_primes(ring_degree: int, bits: int, count: int) -> List[int]:
+def largest_primes(ring_degree: int, bits: int, count: int) -> list[int]:
     """The `count` largest primes of exactly `bits` bits that are 1 modulo 2 * ring_degree, largest first.
 
     Raises ValueError when there are not as many.
     """
     step = 2 * ring_degree
     value = ((1 << bits) - 1) // step * step + 1
-    found: List[int] = []
+    found: list[int] = []
     while len(found) < count and value > 1 << (bits - 1):
         if value < 1 << bits and is_prime(value):
             found.append(value)
@@ -47,12 +48,10 @@ def largest_primes(ring_degree: int, bits: int, count: int) -> List[int]:
     return found
 
 
-def seal_moduli(ring_degree: int, bit_sizes: Sequence[int]) -> Tuple[int, ...]:
+def seal_moduli(ring_degree: int, bit_sizes: Sequence[int]) -> tuple[int, ...]:
     """The primes of SEAL's CoeffModulus::Create(ring_degree, bit_sizes) (native/src/seal/modulus.cpp), in its order.
 
     SEAL finds the largest primes of each size and hands out the smallest of them first.
     """
-    stock: Dict[int, List[int]] = {
-        bits: largest_primes(ring_degree, bits, list(bit_sizes).count(bits)) for bits in set(bit_sizes)
-    }
+    stock: dict[int, list[int]] = {bits: largest_primes(ring_degree, bits, list(bit_sizes).count(bits)) for bits in set(bit_sizes)}
     return tuple(stock[bits].pop() for bits in bit_sizes)

@@ -3,17 +3,18 @@
 It is the reference that every other engine is tested against, and the fallback where the native core cannot be built. Values sit in
 slots (the canonical embedding); with complex packing a polynomial of N coefficients holds N reals.
 """
+
 from __future__ import annotations
 
-from typing import Any, List, Tuple
+from typing import Any
 
 import numpy as np
 
-from ..errors import EngineError, ProtocolError
-from . import seal_format
-from .linear import LinearMap
-from .params import Params
-from .tensor import CipherTensor
+from he_backend.ckks import seal_format
+from he_backend.ckks.linear import LinearMap
+from he_backend.ckks.params import Params
+from he_backend.ckks.tensor import CipherTensor
+from he_backend.errors import EngineError, ProtocolError
 
 
 class SealContext:
@@ -23,7 +24,9 @@ class SealContext:
         try:
             import tenseal.sealapi as api
         except ImportError as error:
-            raise EngineError(f"the SEAL engine needs the package tenseal ({error}): pip install tenseal, or choose another engine") from None
+            raise EngineError(
+                f"the SEAL engine needs the package tenseal ({error}): pip install tenseal, or choose another engine"
+            ) from None
         self.api = api
         self.params = params
         literal = api.EncryptionParameters(api.SCHEME_TYPE.CKKS)
@@ -85,7 +88,7 @@ class SealEvaluator:
                 body[out], mask[out] = self._row(inputs, index, weights, parms_id)
         return tensor.with_parts(body[None], mask)
 
-    def _row(self, inputs: List[Any], index: np.ndarray, weights: np.ndarray, parms_id: Any) -> Tuple[np.ndarray, np.ndarray]:
+    def _row(self, inputs: list[Any], index: np.ndarray, weights: np.ndarray, parms_id: Any) -> tuple[np.ndarray, np.ndarray]:
         """Sum of weights times inputs[index]; weights are non-zero (SEAL refuses products that hide nothing)."""
         api = self._seal.api
         evaluator, plain, term = api.Evaluator(self._seal.context), api.Plaintext(), api.Ciphertext()

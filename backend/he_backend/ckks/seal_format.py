@@ -2,17 +2,18 @@
 
 TenSEAL's bindings read and write files only; an anonymous memory file keeps that off the disk.
 """
+
 from __future__ import annotations
 
 import os
 import struct
 import tempfile
-from typing import Any, Tuple, Union
+from typing import Any
 
 import numpy as np
 import zstandard
 
-from ..errors import EngineError
+from he_backend.errors import EngineError
 
 _HEADER = struct.Struct("<HBBBBHQ")  # magic, header size, version major and minor, compression, reserved, total size
 _MEMBERS = struct.Struct("<4QBQQQdQ")  # parms_id, is_ntt, polynomials, N, primes, scale, correction factor
@@ -50,7 +51,7 @@ def load(target: Any, context: Any, members: bytes) -> Any:
     return target
 
 
-def ciphertext_members(parms_id: Any, body: np.ndarray, mask: Union[np.ndarray, bytes], scale: float) -> bytes:
+def ciphertext_members(parms_id: Any, body: np.ndarray, mask: np.ndarray | bytes, scale: float) -> bytes:
     """SEAL's members of a two-polynomial ciphertext in NTT form: body and mask uint64 [limbs, N], or a seed in place of the mask."""
     limbs, degree = body.shape
     head = _MEMBERS.pack(*parms_id, 1, 2, degree, limbs, scale, 1)
@@ -59,7 +60,7 @@ def ciphertext_members(parms_id: Any, body: np.ndarray, mask: Union[np.ndarray, 
     return head + _array(body.tobytes() + mask.tobytes())
 
 
-def ciphertext_parts(members: bytes) -> Tuple[np.ndarray, Union[np.ndarray, bytes]]:
+def ciphertext_parts(members: bytes) -> tuple[np.ndarray, np.ndarray | bytes]:
     """body uint64 [limbs, N] and the mask likewise, or the seed (bytes) of a fresh one."""
     fields = _MEMBERS.unpack_from(members)
     polynomials, degree, limbs = fields[5:8]
@@ -84,7 +85,7 @@ def _array(payload: bytes) -> bytes:
     return _block(struct.pack("<Q", len(payload) // 8) + payload)
 
 
-def _memory_file() -> Tuple[int, str]:
+def _memory_file() -> tuple[int, str]:
     """An open descriptor and its path; holds ciphertexts only, never a key or a value."""
     if hasattr(os, "memfd_create"):
         handle = os.memfd_create("he_nn")

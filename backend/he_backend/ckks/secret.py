@@ -3,22 +3,21 @@
 A SecretKey serves one encryption and the decryption of what the server makes of it. Keys live in this process's memory, are never
 written anywhere, and have no representation that shows them.
 """
+
 from __future__ import annotations
 
 import math
-from typing import Any, List, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import CapacityError, EngineError, ProtocolError
-from . import seal_format
-from .clear import centered
-from .params import Params
-from .seal import SealContext
-from .tensor import CipherTensor
-
-# SEAL's errors are centered binomial over 2 * 21 bits (native/src/seal/util/rlwe.cpp): never larger than 21.
-MAX_FRESH_ERROR = 21
+from he_backend.ckks import seal_format
+from he_backend.ckks.clear import centered
+from he_backend.ckks.engines import check_engine, traits
+from he_backend.ckks.params import Params
+from he_backend.ckks.seal import SealContext
+from he_backend.ckks.tensor import CipherTensor
+from he_backend.errors import CapacityError, EngineError, ProtocolError
 
 
 class SecretKey(Protocol):
@@ -38,11 +37,8 @@ class SecretKey(Protocol):
 
 def generate(engine: str, params: Params) -> SecretKey:
     """A fresh secret key of an engine: 'native', 'seal' or 'clear'. Raises EngineError when the engine is not here."""
-    if engine == "clear":
-        return ClearKey(params)
-    if engine == "seal":
-        return SealKey(params)
-    raise EngineError(f"engine {engine!r} is not known; allowed: native, seal, clear")
+    check_engine(engine)
+    return SealKey(params) if engine == "seal" else ClearKey(params)
 
 
 class ClearKey:
@@ -52,7 +48,7 @@ class ClearKey:
 
     def __init__(self, params: Params) -> None:
         self._params = params
-        self.column_rows = params.ring_degree
+        self.column_rows = traits("clear", params).column_rows
 
     def encrypt(self, values: np.ndarray, scale: float, level: int) -> CipherTensor:
         """round(scale * values) modulo the product of the first `level` primes."""
@@ -88,7 +84,7 @@ class SealKey:
         self._decryptor = api.Decryptor(self._seal.context, self._secret)
         self._complex = params.complex_packing
         self._slots = params.ring_degree // 2
-        self.column_rows = params.ring_degree if self._complex else self._slots
+        self.column_rows = traits("seal", params).column_rows
 
     def __repr__(self) -> str:
         return f"SealKey({self._seal.params.name})"
@@ -100,7 +96,7 @@ class SealKey:
             raise CapacityError(f"{rows} rows do not fit one polynomial; at most {self.column_rows} do under {self._seal.params.name}")
         parms_id = self._seal.parms_id(level)
         body = np.empty((1, count, level, self._seal.params.ring_degree), dtype=np.uint64)
-        seeds: List[bytes] = []
+        seeds: list[bytes] = []
         plain = self._seal.api.Plaintext()
         for element in range(count):
             self._seal.encoder.encode(self._slot_values(values[element]), parms_id, scale, plain)

@@ -3,19 +3,20 @@
 Wire form of a CipherTensor: a small header (JSON) and a row of payload pieces. First comes the seed or the mask, if there is one, then
 the body; each is cut by element, so that neither side needs a second copy of a large tensor.
 """
+
 from __future__ import annotations
 
 import json
 import math
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import Any, Iterable, Iterator
 
 import numpy as np
 
-from ..errors import ProtocolError
-from .params import Params
-from .seal_format import SEED_BYTES as SEAL_SEED_BYTES
-from .tensor import CipherTensor
+from he_backend.ckks.params import Params
+from he_backend.ckks.seal_format import SEED_BYTES as SEAL_SEED_BYTES
+from he_backend.ckks.tensor import CipherTensor
+from he_backend.errors import ProtocolError
 
 MAX_ELEMENTS = 1 << 24
 MAX_COLUMNS = 1 << 12
@@ -30,7 +31,7 @@ class TensorHeader:
 
     engine: str
     ring_degree: int
-    moduli: Tuple[int, ...]
+    moduli: tuple[int, ...]
     ntt: bool
     columns: int
     count: int
@@ -60,15 +61,13 @@ class TensorHeader:
 def header_of(tensor: CipherTensor) -> TensorHeader:
     """The header that describes a tensor."""
     mask = "seed" if tensor.seed else "none" if tensor.mask is None else "array"
-    return TensorHeader(
-        tensor.engine, tensor.ring_degree, tensor.moduli, tensor.ntt, tensor.columns, tensor.count, tensor.width, mask
-    )
+    return TensorHeader(tensor.engine, tensor.ring_degree, tensor.moduli, tensor.ntt, tensor.columns, tensor.count, tensor.width, mask)
 
 
 def read_header(data: bytes) -> TensorHeader:
     """A header from a peer's bytes; raises ProtocolError when it is not one."""
     try:
-        raw: Dict[str, Any] = json.loads(data.decode("utf-8"))
+        raw: dict[str, Any] = json.loads(data.decode("utf-8"))
         header = TensorHeader(**{**raw, "moduli": tuple(raw["moduli"])})
     except (ValueError, TypeError, KeyError, UnicodeDecodeError):
         raise ProtocolError("the header of a ciphertext tensor cannot be read: both sides must run the same version of he-nn") from None
@@ -94,7 +93,7 @@ def read_header(data: bytes) -> TensorHeader:
 def check_header(header: TensorHeader, engine: str, params: Params, level: int, count: int, most_columns: int) -> None:
     """Raises ProtocolError unless a peer's tensor is one of these parameters', level and size."""
     if engine == "clear":
-        moduli: Tuple[int, ...] = (math.prod(params.moduli[:level]),)
+        moduli: tuple[int, ...] = (math.prod(params.moduli[:level]),)
     else:
         moduli = params.moduli[:level]
     wrong = [
@@ -110,7 +109,9 @@ def check_header(header: TensorHeader, engine: str, params: Params, level: int, 
     if header.columns > most_columns:
         wrong.append(f"columns {header.columns} (at most {most_columns})")
     if wrong:
-        raise ProtocolError(f"the ciphertext tensor does not fit this round: {'; '.join(wrong)}; use the same preset and engine on both sides")
+        raise ProtocolError(
+            f"the ciphertext tensor does not fit this round: {'; '.join(wrong)}; use the same preset and engine on both sides"
+        )
 
 
 def to_pieces(tensor: CipherTensor) -> Iterator[bytes]:
@@ -128,7 +129,7 @@ def from_pieces(header: TensorHeader, pieces: Iterable[bytes]) -> CipherTensor:
     """The tensor that a header and its payload describe; raises ProtocolError for missing, excess or unreduced residues."""
     reader = _Reader(pieces)
     seed = reader.take(header.seed_bytes)
-    mask: Optional[np.ndarray] = None
+    mask: np.ndarray | None = None
     if header.mask == "array":
         mask = _read_elements(reader, header, header.ring_degree, 1)[0]
     body = _read_elements(reader, header, header.width, header.columns)
@@ -173,15 +174,15 @@ def unpack(words: np.ndarray, bits: int, n: int) -> np.ndarray:
     return values.reshape(rows, groups * 64)[:, :n]
 
 
-def _tiles(element_bytes: int, count: int) -> Iterator[Tuple[int, int]]:
+def _tiles(element_bytes: int, count: int) -> Iterator[tuple[int, int]]:
     step = max(1, _PIECE_BYTES // max(1, element_bytes))
     for start in range(0, count, step):
         yield start, min(count, start + step)
 
 
-def _pack_elements(part: np.ndarray, moduli: Tuple[int, ...]) -> List[bytes]:
+def _pack_elements(part: np.ndarray, moduli: tuple[int, ...]) -> list[bytes]:
     """part uint64 [columns, elements, limbs, width]: element by element, in it limb by limb, in it column by column."""
-    columns, elements, limbs, width = part.shape
+    _columns, elements, limbs, width = part.shape
     rows = [pack(part[:, :, limb].transpose(1, 0, 2).reshape(-1, width), moduli[limb].bit_length()) for limb in range(limbs)]
     rows = [row.reshape(elements, -1) for row in rows]
     return [np.concatenate(rows, axis=1).tobytes()]
@@ -228,5 +229,3 @@ class _Reader:
     def finish(self) -> None:
         if self._rest or next(self._pieces, None):
             raise ProtocolError("a ciphertext tensor has more bytes than its header says")
-
-

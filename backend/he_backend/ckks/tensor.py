@@ -1,8 +1,8 @@
 """CipherTensor: an array of ciphertexts as a value."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Optional, Tuple
 
 import numpy as np
 
@@ -20,10 +20,10 @@ class CipherTensor:
 
     engine: str
     ring_degree: int
-    moduli: Tuple[int, ...]
+    moduli: tuple[int, ...]
     ntt: bool
     body: np.ndarray  # uint64 [columns, count, limbs, width]; width is ring_degree, or less where only some coefficients are in use
-    mask: Optional[np.ndarray] = None  # uint64 [count, limbs, ring_degree]
+    mask: np.ndarray | None = None  # uint64 [count, limbs, ring_degree]
     seed: bytes = b""
 
     @property
@@ -46,7 +46,7 @@ class CipherTensor:
         """Coefficients kept of each polynomial."""
         return int(self.body.shape[3])
 
-    def with_parts(self, body: np.ndarray, mask: Optional[np.ndarray]) -> CipherTensor:
+    def with_parts(self, body: np.ndarray, mask: np.ndarray | None) -> CipherTensor:
         """The same kind of tensor with other contents, no longer fresh."""
         return replace(self, body=body, mask=mask, seed=b"")
 

@@ -1,1 +1,1 @@
-
+"""Where networks and encrypted arithmetic meet: quantisation, packing, plans."""

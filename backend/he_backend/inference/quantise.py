@@ -1,0 +1,175 @@
+"""A float affine map becomes an integer linear map, with the bounds that make overflow impossible and the precision to expect.
+
+A bias is a weight on one more element, which holds a constant (architecture, idea 5), so the integer map is linear. The weight width is
+chosen where the error of rounding weights and the noise of encryption, which a wider weight leaves less room to outgrow, are smallest.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from he_backend.ckks.linear import MAX_WEIGHT_BITS, LinearBlock, LinearMap
+from he_backend.errors import ModelError
+from he_backend.graph.affine import AffineMap
+
+MIN_WEIGHT_BITS = 4
+# Variance of SEAL's centered binomial error over 42 bits, and of rounding to an integer.
+_ERROR_VARIANCE, _ROUNDING_VARIANCE = 10.5, 1.0 / 12.0
+# Assumed root mean square of the inputs relative to the largest: what expected precision is stated for.
+_TYPICAL_RMS = 0.25
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What decides the precision of one output tensor of an affine map."""
+
+    largest_weight: float
+    largest_bias: float
+    largest_l1: float  # over rows, bias not counted
+    mean_squares: float  # mean over rows of the squared L2 norm
+    mean_terms: float  # mean over rows of the number of weights
+
+
+@dataclass(frozen=True)
+class QuantisedMap:
+    """An integer map and how its numbers relate to the real ones.
+
+    Element in_count - 1 is the constant if `constant` is not 0. Output tensor t holds scales[t] times the real values. norms[t, i] bounds
+    the L1 norm, over the elements of input tensor i, of every integer row of output tensor t; the last column is the constant's.
+    """
+
+    linear: LinearMap
+    in_sizes: tuple[int, ...]
+    out_sizes: tuple[int, ...]
+    scales: tuple[float, ...]
+    constant: float
+    norms: np.ndarray
+    weight_bits: int
+    relative_error: float  # expected root mean square error over root mean square output, of the worst output tensor
+
+
+def statistics(affine: AffineMap) -> list[Statistics]:
+    """Per output tensor; raises ModelError for weights that are not finite."""
+    total = sum(affine.out_sizes)
+    l1, squares, terms, largest = (np.zeros(total) for _ in range(4))
+    for block in affine.blocks:
+        if not np.isfinite(block.weights).all():
+            raise ModelError("a weight of the model is NaN or infinite: export the model again")
+        used = (block.gather >= 0).astype(np.float64)
+        for sums, values in (
+            (l1, np.abs(block.weights)),
+            (squares, block.weights**2),
+            (terms, (block.weights != 0).astype(float)),
+        ):
+            np.add.at(sums, block.scatter.ravel(), np.matmul(used, values).ravel())
+        peak = np.broadcast_to(np.abs(block.weights).max(axis=1, initial=0.0)[:, None], block.scatter.shape)
+        np.maximum.at(largest, block.scatter.ravel(), peak.ravel())
+    if not np.isfinite(affine.bias).all():
+        raise ModelError("a bias of the model is NaN or infinite: export the model again")
+    out = []
+    for start, stop in _spans(affine.out_sizes):
+        part = slice(start, stop)
+        out.append(
+            Statistics(
+                float(largest[part].max(initial=0.0)),
+                float(np.abs(affine.bias[part]).max(initial=0.0)),
+                float(l1[part].max(initial=0.0)),
+                float(squares[part].mean()) if stop > start else 0.0,
+                float(terms[part].mean()) if stop > start else 0.0,
+            )
+        )
+    return out
+
+
+def relative_error(stat: Statistics, weight_bits: int, modulus: int, noise_factor: float) -> float:
+    """Expected error of an output tensor relative to its size: weights rounded to weight_bits, scale as large as modulus allows.
+
+    noise_factor multiplies the variance of errors: 1 for values in coefficients, N for values in slots.
+    """
+    if stat.mean_squares == 0.0:
+        return 0.0
+    scale = (2 ** (weight_bits - 1) - 1) / stat.largest_weight
+    delta = modulus / (2.0 * scale * (stat.largest_l1 + stat.largest_bias))
+    rounding = stat.mean_terms * _TYPICAL_RMS**2 / (12.0 * scale**2)
+    noise = stat.mean_squares * noise_factor * (_ERROR_VARIANCE + _ROUNDING_VARIANCE) / delta**2
+    return math.sqrt((rounding + noise) / (stat.mean_squares * _TYPICAL_RMS**2))
+
+
+def best_width(stats: list[Statistics], modulus: int, noise_factor: float) -> tuple[int, float]:
+    """The weight width in bits with the smallest expected relative error over all output tensors, and that error."""
+    widths = range(MIN_WEIGHT_BITS, MAX_WEIGHT_BITS + 1)
+    errors = [max((relative_error(stat, bits, modulus, noise_factor) for stat in stats), default=0.0) for bits in widths]
+    best = int(np.argmin(errors))
+    return widths[best], errors[best]
+
+
+def quantise(affine: AffineMap, weight_bits: int, modulus: int, noise_factor: float) -> QuantisedMap:
+    """The integer map of an affine map, with weights of weight_bits bits, sign included."""
+    stats = statistics(affine)
+    top = 2 ** (weight_bits - 1) - 1
+    constant = _constant(stats)
+    peaks = [max(stat.largest_weight, stat.largest_bias / constant if constant else 0.0) for stat in stats]
+    scales = [top / peak if peak > 0 else 1.0 for peak in peaks]
+    starts = np.array([start for start, _ in _spans(affine.out_sizes)])
+    if any(_mixes(block.scatter, starts) for block in affine.blocks):
+        scales = [min(scales)] * len(scales)
+    row_scales = np.repeat(np.asarray(scales), affine.out_sizes)
+    blocks = [
+        LinearBlock(block.gather, np.rint(block.weights * row_scales[block.scatter[:, :1]]).astype(np.int32), block.scatter)
+        for block in _shifted(affine)
+        if block.gather.size and block.scatter.size
+    ]
+    in_total, out_total = sum(affine.in_sizes), sum(affine.out_sizes)
+    if constant:
+        blocks.append(_bias_block(affine.bias * row_scales / constant, in_total))
+    in_count = in_total + (1 if constant else 0)
+    linear = LinearMap(in_count, out_total, tuple(blocks))
+    ends = tuple(int(n) for n in np.cumsum(affine.in_sizes)) + ((in_count,) if constant else ())
+    rows = linear.norms(ends)
+    norms = np.array([rows[start:stop].max(axis=0, initial=0) for start, stop in _spans(affine.out_sizes)], dtype=np.int64)
+    error = max((relative_error(stat, weight_bits, modulus, noise_factor) for stat in stats), default=0.0)
+    return QuantisedMap(linear, tuple(affine.in_sizes), tuple(affine.out_sizes), tuple(scales), constant, norms, weight_bits, error)
+
+
+def _constant(stats: list[Statistics]) -> float:
+    """The power of two (at least 1) that the constant element holds so that biases fit the width of weights; 0 without a bias."""
+    if not any(stat.largest_bias for stat in stats):
+        return 0.0
+    ratio = max((stat.largest_bias / stat.largest_weight for stat in stats if stat.largest_weight), default=1.0)
+    return 2.0 ** max(0, math.ceil(math.log2(ratio))) if ratio > 0 else 1.0
+
+
+def _bias_block(bias: np.ndarray, element: int) -> LinearBlock:
+    rows = np.flatnonzero(np.rint(bias))
+    return LinearBlock(
+        np.full((1, 1, 1), element, np.int32),
+        np.rint(bias[rows]).astype(np.int32)[None, None],
+        rows.astype(np.int32)[None, None],
+    )
+
+
+def _shifted(affine: AffineMap) -> list[LinearBlock]:
+    """The blocks with elements of all inputs numbered one after the other; their weights are still real."""
+    starts = np.concatenate([[0], np.cumsum(affine.in_sizes)])
+    return [
+        LinearBlock(
+            np.where(block.gather >= 0, block.gather + starts[block.source], -1).astype(np.int32),
+            block.weights,
+            block.scatter,
+        )
+        for block in affine.blocks
+    ]
+
+
+def _mixes(scatter: np.ndarray, starts: np.ndarray) -> bool:
+    """True if one column of weights serves several output tensors, which then must share a scale."""
+    owner = np.searchsorted(starts, scatter, side="right")
+    return bool((owner != owner[:, :1]).any())
+
+
+def _spans(sizes: tuple[int, ...]) -> list[tuple[int, int]]:
+    ends = np.cumsum(sizes)
+    return [(int(end - size), int(end)) for end, size in zip(ends, sizes)]

@@ -1,0 +1,190 @@
+"""ClientPlan and PlanSpec <-> bytes. What comes from a peer is checked here, field by field, before anything is computed with it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from dataclasses import asdict
+from typing import Any, Callable, TypeVar
+
+from he_backend.ckks.engines import ENGINES
+from he_backend.ckks.params import check_params
+from he_backend.errors import HeError, ProtocolError
+from he_backend.graph.model import ValueSpec
+from he_backend.graph.program import Step
+from he_backend.graph.steps import check_step
+from he_backend.inference.plan import ClientPlan, PlanSpec, RoundPlan
+
+MAX_PLAN_BYTES = 64 << 20
+_MAX_VALUES, _MAX_ROUNDS, _MAX_ELEMENTS = 4096, 4096, 1 << 24
+_T = TypeVar("_T")
+
+
+def spec_to_bytes(spec: PlanSpec) -> bytes:
+    """The spec as canonical JSON: equal specs have equal bytes."""
+    return _canonical({**asdict(spec), "preset": dict(spec.preset)})
+
+
+def spec_from_bytes(data: bytes) -> PlanSpec:
+    """A peer's spec; raises ProtocolError when it is not one."""
+
+    def read(raw: Any) -> PlanSpec:
+        spec = PlanSpec(**raw)
+        _require(isinstance(spec.preset, dict) and isinstance(spec.allow_insecure, bool) and type(spec.bits) is int)
+        _require(all(isinstance(text, str) for text in (spec.model, spec.engine, spec.packing, spec.preset_name)))
+        return spec
+
+    return _parse(data, "plan request", read)
+
+
+def plan_to_bytes(plan: ClientPlan) -> bytes:
+    """The plan as canonical JSON (steps in base64)."""
+    return _canonical(
+        {
+            "model_id": plan.model_id,
+            "model_name": plan.model_name,
+            "engine": plan.engine,
+            "preset": plan.params.literal(),
+            "preset_name": plan.params.name,
+            "inputs": [_value(spec) for spec in plan.inputs],
+            "outputs": [_value(spec) for spec in plan.outputs],
+            "shapes": {name: list(shape) for name, shape in plan.shapes.items()},
+            "rounds": [asdict(this) for this in plan.rounds],
+            "steps": [
+                {
+                    "inputs": list(step.inputs),
+                    "outputs": list(step.outputs),
+                    "model": base64.b64encode(step.model).decode(),
+                    "batched": step.batched,
+                }
+                for step in plan.steps
+            ],
+            "expected_bits": plan.expected_bits,
+            "public_constants": list(plan.public_constants),
+        }
+    )
+
+
+def plan_digest(data: bytes) -> str:
+    """What names a plan: the SHA-256 of its bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def plan_from_bytes(data: bytes, allow_insecure: bool = False) -> ClientPlan:
+    """A peer's plan, checked: sizes, norms and scales in range, steps with allowed operators only.
+
+    Raises ProtocolError when it is not a plan, SecurityError when its preset is too weak, ModelError for a step that is not allowed.
+    """
+    return _parse(data, "plan", lambda raw: _read_plan(raw, allow_insecure))
+
+
+def _read_plan(raw: dict[str, Any], allow_insecure: bool) -> ClientPlan:
+    params = check_params(raw["preset"], _text(raw["preset_name"]), allow_insecure)
+    _require(raw["engine"] in ENGINES)
+    shapes = {_text(name): _shape(shape) for name, shape in raw["shapes"].items()}
+    _require(len(shapes) <= _MAX_VALUES and len(raw["rounds"]) <= _MAX_ROUNDS and len(raw["steps"]) == len(raw["rounds"]) + 1)
+    rounds = tuple(_read_round(this, index, shapes, len(params.moduli)) for index, this in enumerate(raw["rounds"]))
+    steps = tuple(_read_step(step) for step in raw["steps"])
+    return ClientPlan(
+        _text(raw["model_id"]),
+        _text(raw["model_name"]),
+        raw["engine"],
+        params,
+        tuple(_read_value(value) for value in raw["inputs"]),
+        tuple(_read_value(value) for value in raw["outputs"]),
+        shapes,
+        rounds,
+        steps,
+        _finite(raw["expected_bits"]),
+        tuple(_text(name) for name in raw["public_constants"]),
+    )
+
+
+def _read_round(raw: dict[str, Any], index: int, shapes: dict[str, tuple[int, ...]], levels: int) -> RoundPlan:
+    inputs, outputs = _names(raw["inputs"], shapes), _names(raw["outputs"], shapes)
+    constant = _finite(raw["constant"])
+    norms = tuple(tuple(row) for row in raw["norms"])
+    width = len(inputs) + (1 if constant else 0)
+    _require(raw["index"] == index and raw["packing"] == "batch" and constant >= 0.0)
+    _require(type(raw["level"]) is int and 1 <= raw["level"] <= levels)
+    _require(len(norms) == len(outputs) and all(len(row) == width for row in norms))
+    _require(all(type(norm) is int and 0 <= norm < 1 << 62 for row in norms for norm in row))
+    scales = tuple(_finite(scale) for scale in raw["scales"])
+    _require(len(scales) == len(outputs) and all(scale > 0 for scale in scales))
+    _require(type(raw["weight_bits"]) is int and type(raw["multiplications"]) is int)
+    return RoundPlan(
+        index,
+        inputs,
+        outputs,
+        raw["packing"],
+        raw["level"],
+        scales,
+        constant,
+        norms,
+        raw["weight_bits"],
+        _finite(raw["expected_bits"]),
+        raw["multiplications"],
+    )
+
+
+def _read_step(raw: dict[str, Any]) -> Step:
+    model = base64.b64decode(raw["model"], validate=True)
+    _require(isinstance(raw["batched"], bool))
+    if model:
+        check_step(model)
+    return Step(
+        tuple(_text(name) for name in raw["inputs"]),
+        tuple(_text(name) for name in raw["outputs"]),
+        model,
+        raw["batched"],
+    )
+
+
+def _value(spec: ValueSpec) -> dict[str, Any]:
+    return {"name": spec.name, "shape": list(spec.shape), "dtype": spec.dtype}
+
+
+def _read_value(raw: dict[str, Any]) -> ValueSpec:
+    return ValueSpec(_text(raw["name"]), _shape(raw["shape"]), _text(raw["dtype"]))
+
+
+def _names(raw: list[Any], shapes: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
+    _require(len(raw) > 0 and all(name in shapes for name in raw))
+    return tuple(raw)
+
+
+def _shape(raw: list[Any]) -> tuple[int, ...]:
+    _require(isinstance(raw, list) and len(raw) <= 16 and all(type(n) is int and n >= 0 for n in raw) and math.prod(raw) <= _MAX_ELEMENTS)
+    return tuple(raw)
+
+
+def _text(raw: Any) -> str:
+    _require(isinstance(raw, str) and len(raw) <= 1024)
+    return str(raw)
+
+
+def _finite(raw: Any) -> float:
+    _require(isinstance(raw, (int, float)) and not isinstance(raw, bool) and math.isfinite(raw))
+    return float(raw)
+
+
+def _require(holds: bool) -> None:
+    if not holds:
+        raise ValueError
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _parse(data: bytes, what: str, read: Callable[[Any], _T]) -> _T:
+    if len(data) > MAX_PLAN_BYTES:
+        raise ProtocolError(f"the {what} has {len(data)} bytes; at most {MAX_PLAN_BYTES} are allowed")
+    try:
+        return read(json.loads(data.decode("utf-8")))
+    except HeError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, UnicodeDecodeError):
+        raise ProtocolError(f"the {what} cannot be read: both sides must run the same version of he-nn") from None
