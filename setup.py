@@ -1,4 +1,5 @@
 """Packaging of he-nn: the FATE plugin (he_nn), the engine (he_backend, from backend/) and its optional C++ core (backend/native/)."""
+
 from __future__ import annotations
 
 import os
