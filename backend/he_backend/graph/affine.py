@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import List, Sequence, Tuple
+from typing import Sequence
 
 import numpy as np
 
@@ -37,9 +37,9 @@ class Block:
 class AffineMap:
     """outputs = bias + the sum of the blocks, on the flattened elements of one row."""
 
-    in_sizes: Tuple[int, ...]  # elements per row of each segment input
-    out_sizes: Tuple[int, ...]  # elements per row of each segment output; outputs are numbered one after the other
-    blocks: Tuple[Block, ...]
+    in_sizes: tuple[int, ...]  # elements per row of each segment input
+    out_sizes: tuple[int, ...]  # elements per row of each segment output; outputs are numbered one after the other
+    blocks: tuple[Block, ...]
     bias: np.ndarray  # float64 [sum(out_sizes)]
 
     @property
@@ -47,14 +47,14 @@ class AffineMap:
         """Multiply-adds per row, the bias left out."""
         return sum(block.nonzeros for block in self.blocks)
 
-    def apply(self, inputs: Sequence[np.ndarray]) -> List[np.ndarray]:
+    def apply(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The outputs [rows, out_size] for inputs [rows, in_size], in float64."""
         rows = len(inputs[0]) if inputs else 1
         total = np.tile(np.asarray(self.bias, np.float64), (rows, 1))
         for block in self.blocks:
             values = np.asarray(inputs[block.source], np.float64).reshape(rows, -1)
             _add_block(block, values, total)
-        edges = np.cumsum((0,) + self.out_sizes)
+        edges = np.cumsum((0, *self.out_sizes))
         return [total[:, a:b] for a, b in zip(edges[:-1], edges[1:])]
 
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Dict, FrozenSet, Iterable, Mapping, Tuple
+from typing import Any, Iterable, Mapping, Tuple
 
 import numpy as np
 
@@ -15,8 +15,8 @@ class Node:
 
     op: str
     name: str
-    inputs: Tuple[str, ...]
-    outputs: Tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
     def attribute(self, name: str, default: Any = None) -> Any:
@@ -45,34 +45,34 @@ class Graph:
     """
 
     name: str
-    nodes: Tuple[Node, ...]
-    inputs: Tuple[str, ...]
-    outputs: Tuple[str, ...]
+    nodes: tuple[Node, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
     constants: Mapping[str, np.ndarray]
     shapes: Mapping[str, Shape]
     dtypes: Mapping[str, str]
     opset: int
     row_wise: bool = True  # axis 0 of every input counts rows; otherwise a whole input tensor is one row
-    weights: FrozenSet[str] = frozenset()
-    public_tables: FrozenSet[str] = frozenset()  # embedding tables that the owner agreed to publish
+    weights: frozenset[str] = frozenset()
+    public_tables: frozenset[str] = frozenset()  # embedding tables that the owner agreed to publish
     source: bytes = field(default=b"", repr=False, compare=False)  # the model as it came, fixed to one row
 
     def spec(self, name: str) -> ValueSpec:
         """The value as a client holds it: shape per row."""
         return ValueSpec(name, row_shape(self.shapes[name]), self.dtypes[name])
 
-    def producers(self) -> Dict[str, Node]:
+    def producers(self) -> dict[str, Node]:
         return {output: node for node in self.nodes for output in node.outputs if output}
 
-    def consumers(self) -> Dict[str, Tuple[Node, ...]]:
-        found: Dict[str, Tuple[Node, ...]] = {}
+    def consumers(self) -> dict[str, tuple[Node, ...]]:
+        found: dict[str, tuple[Node, ...]] = {}
         for node in self.nodes:
             for name in dict.fromkeys(node.inputs):
                 if name:
-                    found[name] = found.get(name, ()) + (node,)
+                    found[name] = (*found.get(name, ()), node)
         return found
 
-    def with_nodes(self, nodes: Iterable[Node], constants: Mapping[str, np.ndarray]) -> "Graph":
+    def with_nodes(self, nodes: Iterable[Node], constants: Mapping[str, np.ndarray]) -> Graph:
         """The same graph with other nodes; constants that nothing reads are dropped."""
         nodes = tuple(nodes)
         read = {name for node in nodes for name in node.inputs} | set(self.outputs)

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Mapping, Tuple
+from typing import Mapping
 
 import numpy as np
 
@@ -18,11 +18,11 @@ class Segment:
 
     index: int
     name: str
-    inputs: Tuple[str, ...]
-    outputs: Tuple[str, ...]
-    nodes: Tuple[Node, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    nodes: tuple[Node, ...]
     constants: Mapping[str, np.ndarray] = field(repr=False)
-    tensor_shapes: Mapping[str, Shape] = field(default_factory=dict, repr=False)  # every value of the segment, batch axis of 1 kept
+    tensor_shapes: Mapping[str, Shape] = field(default_factory=dict, repr=False)  # batch axis of 1 kept
     opset: int = 0
     multiply_adds: int = 0  # per row, as the splitter counted them; `AffineMap.nonzeros` is exact
 
@@ -44,8 +44,8 @@ class Step:
     `inputs` are values the client knows already (network inputs, answers of segments, outputs of earlier steps).
     """
 
-    inputs: Tuple[str, ...]
-    outputs: Tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
     model: bytes = field(default=b"", repr=False)
     batched: bool = True  # axis 0 counts rows; otherwise the step runs row by row
 
@@ -55,12 +55,12 @@ class Program:
     """Steps and segments in turn: step 0, segment 0, step 1, …, the last segment, the last step."""
 
     name: str
-    inputs: Tuple[ValueSpec, ...]
-    outputs: Tuple[ValueSpec, ...]
+    inputs: tuple[ValueSpec, ...]
+    outputs: tuple[ValueSpec, ...]
     shapes: Mapping[str, Shape]  # per row, of every value that a segment or a step reads or writes
-    segments: Tuple[Segment, ...]
-    steps: Tuple[Step, ...]
-    public_constants: Tuple[str, ...] = ()  # what of the model travels to the client, each with its reason
+    segments: tuple[Segment, ...]
+    steps: tuple[Step, ...]
+    public_constants: tuple[str, ...] = ()  # what of the model travels to the client, each with its reason
     row_wise: bool = True  # False: the model mixes axis 0, so one whole input tensor is one row
 
     def __post_init__(self) -> None:

@@ -1,0 +1,89 @@
+"""ONNX Runtime as the living definition of the operators: sessions with bounded threads, random inputs, comparison of results."""
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import Any, Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnxruntime
+
+from he_backend.errors import ModelError
+
+BASIC = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+NONE = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+ALL = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+
+
+def _options(threads: int, level: Any) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = max(1, threads)
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.graph_optimization_level = level
+    return options
+
+
+def open_session(model: bytes, threads: int = 1, level: Any = ALL) -> Any:
+    """An ONNX Runtime session on the CPU. Raises ModelError with ONNX Runtime's own words when it cannot load the model."""
+    try:
+        return onnxruntime.InferenceSession(model, _options(threads, level), providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime raises a dozen unrelated classes
+        raise ModelError(f"ONNX Runtime cannot load the model: {first_line(error)}") from error
+
+
+def run(model: bytes, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None, level: Any = NONE) -> list[np.ndarray]:
+    """The outputs of a model run once. Raises ModelError when ONNX Runtime cannot load or run it."""
+    session = open_session(model, level=level)
+    quiet = onnxruntime.RunOptions()
+    quiet.log_severity_level = 4
+    try:
+        return session.run(list(outputs) if outputs is not None else None, dict(feeds), quiet)
+    except Exception as error:  # noqa: BLE001
+        raise ModelError(f"ONNX Runtime cannot run the model: {first_line(error)}") from error
+
+
+def optimise(model: bytes, disabled: Sequence[str] = ()) -> onnx.ModelProto:
+    """The model after ONNX Runtime's basic optimizer: constants folded, batch norms fused into convolutions, identities gone."""
+    with tempfile.TemporaryDirectory(prefix="he-nn-") as folder:
+        options = _options(1, BASIC)
+        options.optimized_model_filepath = os.path.join(folder, "optimised.onnx")
+        try:
+            onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(disabled))
+            return onnx.load(options.optimized_model_filepath)
+        except Exception as error:  # noqa: BLE001
+            raise ModelError(f"ONNX Runtime cannot load the model: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:300]
+
+
+def random_feeds(inputs: Sequence[tuple[str, Sequence[int], str]], seed: int = 0) -> dict[str, np.ndarray]:
+    """Normal values for floating inputs, 0 or 1 for integers and booleans (small enough for any table index)."""
+    generator = np.random.default_rng(seed)
+    feeds = {}
+    for name, shape, dtype in inputs:
+        if np.dtype(dtype).kind == "f":
+            feeds[name] = generator.standard_normal(tuple(shape)).astype(dtype)
+        else:
+            feeds[name] = generator.integers(0, 2, tuple(shape)).astype(dtype)
+    return feeds
+
+
+def agree(got: np.ndarray, wanted: np.ndarray, tolerance: float = 1e-4) -> bool:
+    """Same shape, and equal to `tolerance` relative to the largest magnitude (NaN equals NaN, as from a log of a negative number)."""
+    if got.shape != wanted.shape:
+        return False
+    if np.asarray(wanted).dtype.kind not in "fc":
+        return bool(np.array_equal(got, wanted))
+    got, wanted = np.asarray(got, np.float64), np.asarray(wanted, np.float64)
+    finite = np.isfinite(wanted)
+    if not np.array_equal(np.isfinite(got), finite) or not np.array_equal(got[~finite], wanted[~finite], equal_nan=True):
+        return False
+    if not finite.any():
+        return True
+    scale = max(1.0, float(np.abs(wanted[finite]).max()))
+    return float(np.abs(got[finite] - wanted[finite]).max()) <= tolerance * scale
