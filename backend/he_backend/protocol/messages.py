@@ -154,12 +154,14 @@ def encode(message: Message) -> bytes:
     """The frame that carries a message; raises ParameterError when a field is longer than the protocol allows."""
     if isinstance(message, Block):
         return encode_block(message.index, (message.payload,))
-    _check_sizes(message, ParameterError)
     frame = _CLASSES["Frame"](version=PROTOCOL_VERSION)
     body = getattr(frame, snake(type(message).__name__))
     body.SetInParent()
     try:
+        _check_sizes(message, ParameterError)
         _fill(body, message)
+    except ParameterError:
+        raise
     except (TypeError, ValueError) as problem:
         raise ParameterError(f"{type(message).__name__} cannot be sent: {problem}") from None
     return bytes(frame.SerializeToString())
