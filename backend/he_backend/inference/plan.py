@@ -35,6 +35,7 @@ class PlanSpec:
     preset: Mapping[str, Any]  # the preset's JSON literal
     packing: str = "auto"
     bits: int = DEFAULT_BITS
+    rows: int = 1  # that one inference is about; packings are chosen for it
     preset_name: str = "custom"
     allow_insecure: bool = False
 

@@ -1,4 +1,4 @@
-"""ClientPlan and PlanSpec <-> bytes. What comes from a peer is checked here, field by field, before anything is computed with it."""
+"""ClientPlan <-> bytes. What comes from a peer is checked here, field by field, before anything is computed with it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from dataclasses import asdict
-from typing import Any, Callable, TypeVar
+from typing import Any, TypeVar
 
 from he_backend.ckks.engines import ENGINES
 from he_backend.ckks.params import check_params
@@ -15,28 +15,11 @@ from he_backend.errors import HeError, ProtocolError
 from he_backend.graph.model import ValueSpec
 from he_backend.graph.program import Step
 from he_backend.graph.steps import check_step
-from he_backend.inference.plan import ClientPlan, PlanSpec, RoundPlan
+from he_backend.inference.plan import ClientPlan, RoundPlan
 
 MAX_PLAN_BYTES = 64 << 20
 _MAX_VALUES, _MAX_ROUNDS, _MAX_ELEMENTS = 4096, 4096, 1 << 24
 _T = TypeVar("_T")
-
-
-def spec_to_bytes(spec: PlanSpec) -> bytes:
-    """The spec as canonical JSON: equal specs have equal bytes."""
-    return _canonical({**asdict(spec), "preset": dict(spec.preset)})
-
-
-def spec_from_bytes(data: bytes) -> PlanSpec:
-    """A peer's spec; raises ProtocolError when it is not one."""
-
-    def read(raw: Any) -> PlanSpec:
-        spec = PlanSpec(**raw)
-        _require(isinstance(spec.preset, dict) and isinstance(spec.allow_insecure, bool) and type(spec.bits) is int)
-        _require(all(isinstance(text, str) for text in (spec.model, spec.engine, spec.packing, spec.preset_name)))
-        return spec
-
-    return _parse(data, "plan request", read)
 
 
 def plan_to_bytes(plan: ClientPlan) -> bytes:
@@ -77,7 +60,14 @@ def plan_from_bytes(data: bytes, allow_insecure: bool = False) -> ClientPlan:
 
     Raises ProtocolError when it is not a plan, SecurityError when its preset is too weak, ModelError for a step that is not allowed.
     """
-    return _parse(data, "plan", lambda raw: _read_plan(raw, allow_insecure))
+    if len(data) > MAX_PLAN_BYTES:
+        raise ProtocolError(f"the plan has {len(data)} bytes; at most {MAX_PLAN_BYTES} are allowed")
+    try:
+        return _read_plan(json.loads(data.decode("utf-8")), allow_insecure)
+    except HeError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, UnicodeDecodeError):
+        raise ProtocolError("the plan cannot be read: both sides must run the same version of he-nn") from None
 
 
 def _read_plan(raw: dict[str, Any], allow_insecure: bool) -> ClientPlan:
@@ -177,14 +167,3 @@ def _require(holds: bool) -> None:
 
 def _canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-
-
-def _parse(data: bytes, what: str, read: Callable[[Any], _T]) -> _T:
-    if len(data) > MAX_PLAN_BYTES:
-        raise ProtocolError(f"the {what} has {len(data)} bytes; at most {MAX_PLAN_BYTES} are allowed")
-    try:
-        return read(json.loads(data.decode("utf-8")))
-    except HeError:
-        raise
-    except (ValueError, TypeError, KeyError, AttributeError, UnicodeDecodeError):
-        raise ProtocolError(f"the {what} cannot be read: both sides must run the same version of he-nn") from None

@@ -1,0 +1,294 @@
+"""The data owner's round loop: encrypt, send, decrypt, apply the next step, encrypt afresh. The secret key never leaves it."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Callable
+
+import numpy as np
+
+from he_backend.ckks import secret, serial
+from he_backend.ckks.engines import available, check_engine, default_engine, traits
+from he_backend.ckks.params import Params, load_params
+from he_backend.ckks.tensor import CipherTensor
+from he_backend.client.report import Report, Result, RoundReport
+from he_backend.client.rows import check_rows
+from he_backend.errors import Cancelled, CapacityError, EngineError, InputError, ProtocolError
+from he_backend.graph.steps import StepRunner
+from he_backend.inference.packing import pack_batch, unpack_batch
+from he_backend.inference.plan import DEFAULT_BITS, ClientPlan, RoundPlan, safe_scale
+from he_backend.inference.probe import probe_error, probe_map, probe_scale, probe_values
+from he_backend.inference.wire import plan_digest, plan_from_bytes
+from he_backend.protocol import messages
+from he_backend.protocol.session import ClientSession, Incoming
+from he_backend.protocol.transport import CountingLink, Link, Retry
+from he_backend.version import VERSION
+
+AUTO_PRESETS = ("N11_L1", "N12_L4", "N13_L8")  # cheapest first
+_PARTS = ("encrypt", "server", "decrypt", "step", "wire")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a running inference is: chunk of rows and round, both from 0, out of how many."""
+
+    chunk: int
+    chunks: int
+    round: int
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model ready for inference at one server: its plan, agreed and probed."""
+
+    session: ClientSession
+    plan: ClientPlan
+    steps: tuple[StepRunner, ...]
+    setup_seconds: float
+
+
+class Client:
+    """A data owner's connection to one server.
+
+    `engine`: auto, native, seal (or clear where the server allows it). `preset`: a preset's name, a JSON file, or auto (the cheapest that
+    promises `bits`). `progress` is called before each round; when `cancelled` returns True the inference stops with Cancelled.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        *,
+        engine: str = "auto",
+        preset: str = "N13_L8",
+        packing: str = "auto",
+        bits: int = DEFAULT_BITS,
+        threads: int = 0,
+        allow_insecure: bool = False,
+        retry: Retry = Retry(),  # noqa: B008 - frozen
+        progress: Callable[[Progress], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> None:
+        self._link = CountingLink(link)
+        self._engine = default_engine() if engine == "auto" else check_engine(engine)
+        self._allow_insecure = allow_insecure
+        self._presets = tuple(load_params(name, allow_insecure) for name in (AUTO_PRESETS if preset == "auto" else (preset,)))
+        self._packing, self._bits, self._threads, self._retry = packing, bits, threads, retry
+        self._progress, self._cancelled = progress, cancelled
+
+    def close(self) -> None:
+        """Gives up the connection."""
+        self._link.close()
+
+    def prepare(self, model: str, rows: int = 1) -> Task:
+        """Agrees with the server on version, engine, parameters and plan, and runs the environment test.
+
+        Raises what the server refuses with, EngineError when it lacks the engine, ProtocolError when the test's answer is wrong.
+        """
+        started = time.perf_counter()
+        session = ClientSession(self._link, policy=self._retry)
+        reply = session.hello(messages.Hello(f"he-nn {VERSION}", tuple(available())))
+        if self._engine not in reply.engines:
+            raise EngineError(f"the server offers engines {', '.join(reply.engines) or 'none'}, this side asked for {self._engine}")
+        plan = self._agree(session, model, rows)
+        self._probe(session, plan)
+        runners = tuple(StepRunner(step, threads=self._threads) for step in plan.steps)
+        return Task(session, plan, runners, time.perf_counter() - started)
+
+    def infer(self, model: str | Task, rows: Any) -> Result:
+        """Encrypted predictions for rows (an array [rows, ...] or arrays by input name) of a model, by name or as a prepared Task.
+
+        Raises InputError for rows that do not fit, TransportError when the server is gone, Cancelled when told to stop.
+        """
+        task = self.prepare(model, _count(rows)) if isinstance(model, str) else model
+        inputs = check_rows(rows, task.plan.inputs)
+        return _Inference(task, self._link, self._progress, self._cancelled).run(inputs)
+
+    def _agree(self, session: ClientSession, model: str, rows: int) -> ClientPlan:
+        """The plan under the first preset that promises the precision wanted; under the only one there is otherwise."""
+        for position, params in enumerate(self._presets):
+            last = position == len(self._presets) - 1
+            request = messages.PlanRequest(
+                model,
+                self._engine,
+                json.dumps(params.literal(), sort_keys=True),
+                self._packing,
+                self._bits,
+                rows,
+                {"preset_name": params.name},
+            )
+            reply, data = session.plan(request)
+            if plan_digest(data) != reply.plan_digest:
+                raise ProtocolError("the plan does not match its digest: it was damaged on the way")
+            plan = plan_from_bytes(data, self._allow_insecure)
+            if (plan.engine, plan.params) != (self._engine, params):
+                raise ProtocolError(f"the server answered with another engine or preset than {self._engine}, {params.name}")
+            if last or plan.expected_bits >= self._bits:
+                return plan
+        raise AssertionError("there is at least one preset")
+
+    def _probe(self, session: ClientSession, plan: ClientPlan) -> None:
+        """The environment test: a known computation under this plan's engine and parameters."""
+        params, kind = plan.params, traits(plan.engine, plan.params)
+        key = secret.generate(plan.engine, params)
+        values = probe_values()
+        scale = probe_scale(params.moduli[0], kind)
+        tensor = key.encrypt(values, scale, 1)
+        request = messages.ProbeRequest(plan.engine, json.dumps(params.literal(), sort_keys=True), serial.header_of(tensor).to_bytes())
+
+        def read(incoming: Incoming) -> float:
+            answer = _read_tensor(incoming, plan.engine, params, 1, probe_map().out_count, 1)
+            return probe_error(key.decrypt(answer, scale, values.shape[1]))
+
+        error = session.probe(request, lambda: serial.to_pieces(tensor), read)
+        # Noise of 12 weights at this scale stays far below; a wrong key, modulus or byte order gives errors around modulus / scale.
+        if not error < 1e-2:
+            raise ProtocolError("the environment test gave a wrong answer: engine, preset or software of the two sides do not match")
+
+
+class _Inference:
+    """One inference: chunks of rows, each through all rounds."""
+
+    def __init__(
+        self,
+        task: Task,
+        link: CountingLink,
+        progress: Callable[[Progress], None] | None,
+        cancelled: Callable[[], bool] | None,
+    ) -> None:
+        self._task, self._plan, self._link = task, task.plan, link
+        self._progress, self._cancelled = progress, cancelled
+        self._key = secret.generate(self._plan.engine, self._plan.params)
+        self._seconds = [dict.fromkeys(_PARTS, 0.0) for _ in range(len(self._plan.rounds) + 1)]
+        self._bytes = [[0, 0] for _ in self._plan.rounds]
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Result:
+        started = time.perf_counter()
+        rows = len(next(iter(inputs.values())))
+        step = self._plan.traits.column_rows
+        starts = range(0, rows, step)
+        parts: list[dict[str, np.ndarray]] = []
+        for chunk, start in enumerate(starts):
+            parts.append(self._chunk(chunk, len(starts), {name: array[start : start + step] for name, array in inputs.items()}))
+        outputs = {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in self._plan.outputs}
+        return Result(outputs, self._report(rows, time.perf_counter() - started))
+
+    def _chunk(self, chunk: int, chunks: int, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The outputs of one chunk of rows."""
+        values = dict(inputs)
+        for this in self._plan.rounds:
+            if self._cancelled is not None and self._cancelled():
+                raise Cancelled(f"stopped before round {this.index} of chunk {chunk}")
+            if self._progress is not None:
+                self._progress(Progress(chunk, chunks, this.index, len(self._plan.rounds)))
+            self._step(this.index, values)
+            values.update(self._round(this, chunk, values))
+            self._forget(this.index, values)
+        self._step(len(self._plan.rounds), values)
+        return {spec.name: np.asarray(values[spec.name], dtype=spec.dtype) for spec in self._plan.outputs}
+
+    def _step(self, index: int, values: dict[str, np.ndarray]) -> None:
+        started = time.perf_counter()
+        values.update(self._task.steps[index].run(values))
+        self._seconds[index]["step"] += time.perf_counter() - started
+
+    def _round(self, this: RoundPlan, chunk: int, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One round: the values that come back, at real scale."""
+        plan, seconds = self._plan, self._seconds[this.index]
+        started = time.perf_counter()
+        inputs = [values[name] for name in this.inputs]
+        rows = len(inputs[0])
+        scale = self._scale(this, inputs)
+        tensor = self._key.encrypt(pack_batch(inputs, this.constant), scale, this.level)
+        seconds["encrypt"] += time.perf_counter() - started
+        before, sent = self._link.traffic, time.perf_counter()
+
+        def read(incoming: Incoming) -> tuple[float, CipherTensor]:
+            answer = _read_tensor(incoming, plan.engine, plan.params, this.level, plan.out_count(this.index), tensor.columns)
+            return incoming.head.seconds_server, answer
+
+        header = serial.header_of(tensor).to_bytes()
+        server, answer = self._task.session.round(this.index, chunk, header, lambda: serial.to_pieces(tensor), read)
+        received, after = time.perf_counter(), self._link.traffic
+        packed = self._key.decrypt(answer, scale, rows)
+        out = unpack_batch(packed, [plan.shapes[name] for name in this.outputs], this.scales)
+        seconds["server"] += server
+        seconds["wire"] += max(0.0, received - sent - server)
+        seconds["decrypt"] += time.perf_counter() - received
+        self._bytes[this.index][0] += after.sent_bytes - before.sent_bytes
+        self._bytes[this.index][1] += after.received_bytes - before.received_bytes
+        return dict(zip(this.outputs, out))
+
+    def _scale(self, this: RoundPlan, inputs: list[np.ndarray]) -> float:
+        largest = tuple(float(np.abs(value).max(initial=0.0)) for value in inputs)
+        if not np.isfinite(largest).all():
+            raise InputError(f"round {this.index}: a client step gave NaN or infinity for these rows; the model cannot take them")
+        scale = safe_scale(this, self._plan.modulus(this.index), self._plan.traits, largest)
+        if scale <= 0.0:
+            raise CapacityError(f"round {this.index}: these rows are too large for the modulus; scale them down or take a larger preset")
+        return scale
+
+    def _forget(self, index: int, values: dict[str, np.ndarray]) -> None:
+        """Drops values that nothing later reads."""
+        needed = {spec.name for spec in self._plan.outputs}
+        for later in self._plan.rounds[index + 1 :]:
+            needed.update(later.inputs)
+        for step in self._plan.steps[index + 1 :]:
+            needed.update(step.inputs)
+        for name in set(values) - needed:
+            del values[name]
+
+    def _report(self, rows: int, total: float) -> Report:
+        plan = self._plan
+        per_round = tuple(
+            RoundReport(
+                this.index,
+                this.inputs,
+                this.outputs,
+                plan.in_count(this.index),
+                plan.out_count(this.index),
+                this.level,
+                this.weight_bits,
+                *self._bytes[this.index],
+                {name: round(value, 6) for name, value in self._seconds[this.index].items()},
+            )
+            for this in plan.rounds
+        )
+        seconds = {name: sum(part[name] for part in self._seconds) for name in _PARTS}
+        return Report(
+            plan.model_name,
+            plan.engine,
+            plan.params.name,
+            tuple(sorted({this.packing for this in plan.rounds})),
+            rows,
+            len(plan.rounds),
+            sum(up for up, _ in self._bytes),
+            sum(down for _, down in self._bytes),
+            {"total": total, **seconds, "setup": self._task.setup_seconds},
+            plan.expected_bits,
+            peak_memory_bytes(),
+            per_round,
+        )
+
+
+def peak_memory_bytes() -> int:
+    """Peak resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _read_tensor(incoming: Incoming, engine: str, params: Params, level: int, count: int, columns: int) -> CipherTensor:
+    """The ciphertexts of an answer, checked against what was asked for."""
+    header = serial.read_header(incoming.head.header)
+    serial.check_header(header, engine, params, level, count, columns)
+    if header.columns != columns:
+        raise ProtocolError(f"the answer has {header.columns} columns where {columns} were sent")
+    return serial.from_pieces(header, incoming.blocks)
+
+
+def _count(rows: Any) -> int:
+    arrays: Iterable[Any] = rows.values() if isinstance(rows, Mapping) else (rows,)
+    return max([int(np.shape(array)[0]) for array in arrays if np.ndim(array)] or [1])

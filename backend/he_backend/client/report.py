@@ -1,0 +1,89 @@
+"""What an inference cost, how precise it was, and who did what."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """One round over all chunks of rows: sizes per row, bytes each way, seconds by what was done."""
+
+    index: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    in_elements: int
+    out_elements: int
+    level: int
+    weight_bits: int
+    bytes_up: int
+    bytes_down: int
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The figures of one inference. Seconds are wall-clock; `wire` is what a round waited beyond the server's own computing."""
+
+    model: str
+    engine: str
+    preset: str
+    packing: tuple[str, ...]
+    rows: int
+    rounds: int
+    bytes_up: int
+    bytes_down: int
+    seconds: dict[str, float]
+    expected_bits: float
+    peak_memory_bytes: int
+    per_round: tuple[RoundReport, ...] = ()
+    # Against the plain network, where both are at hand:
+    plain_seconds: float | None = None
+    max_abs_error: float | None = None
+    bits_of_precision: float | None = None
+    agreement: float | None = None
+    output: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as JSON-able values."""
+        return dataclasses.asdict(self)
+
+    def to_json(self) -> str:
+        """The figures as one JSON object."""
+        return json.dumps(self.to_dict())
+
+
+@dataclass(frozen=True)
+class Result:
+    """Predictions (name -> array [rows, ...]) and what they cost."""
+
+    outputs: dict[str, np.ndarray] = field(repr=False)
+    report: Report
+
+    @property
+    def output(self) -> np.ndarray:
+        """The first (often the only) output."""
+        return next(iter(self.outputs.values()))
+
+
+def compare(outputs: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> dict[str, float]:
+    """max_abs_error, bits_of_precision (-log2 of the largest error over the largest reference value) and agreement.
+
+    Agreement is the share of rows with the same largest score, over the last axis of the first output; of rows within the error for an
+    output of one value.
+    """
+    pairs = [(np.asarray(outputs[name], np.float64), np.asarray(reference[name], np.float64)) for name in reference]
+    error = max((float(np.abs(got - due).max(initial=0.0)) for got, due in pairs), default=0.0)
+    size = max((float(np.abs(due).max(initial=0.0)) for _, due in pairs), default=0.0)
+    bits = 52.0 if error == 0.0 else float(np.log2(size / error)) if size > 0.0 else 0.0
+    got, due = pairs[0]
+    if due.ndim > 1 and due.shape[-1] > 1:
+        same = float((got.argmax(axis=-1) == due.argmax(axis=-1)).mean())
+    else:
+        same = float((np.abs(got - due) <= np.maximum(1e-3, 1e-3 * np.abs(due))).mean())
+    return {"max_abs_error": error, "bits_of_precision": min(52.0, bits), "agreement": same}

@@ -1,0 +1,95 @@
+"""`he-nn infer`: encrypted inference, both parties here or with a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from he_backend.client.inference import Client
+from he_backend.client.report import Report, Result
+from he_backend.client.rows import load_rows
+from he_backend.commands.options import errors_shown, progress_shown, run_options
+from he_backend.errors import InputError
+from he_backend.graph import convert
+from he_backend.inference.describe import size_text
+from he_backend.local import infer as infer_local
+from he_backend.protocol.grpc_transport import GrpcLink
+
+
+@click.command("infer")
+@click.argument("model")
+@click.argument("rows", type=click.Path(dir_okay=False))
+@click.option("--server", help="HOST:PORT of a server's ciphertext channel; MODEL is then a registered name, id or latest.")
+@click.option("--out", type=click.Path(dir_okay=False), help="Write the predictions to this .npy (or .npz by output name).")
+@click.option("--repeat", type=click.IntRange(min=1), default=1, show_default=True, help="Warm runs; seconds are the median run's.")
+@run_options
+def infer(
+    model: str,
+    rows: str,
+    server: str | None,
+    out: str | None,
+    repeat: int,
+    preset: str,
+    engine: str,
+    packing: str,
+    bits: int,
+    threads: int,
+    allow_insecure: bool,
+    as_json: bool,
+) -> None:
+    """Encrypted predictions of MODEL (an ONNX file) for ROWS (.npy, or .npz by input name)."""
+    with errors_shown():
+        values = load_rows(rows)
+        shared: dict[str, Any] = {"engine": engine, "preset": preset, "packing": packing, "bits": bits, "threads": threads}
+        shared.update(allow_insecure=allow_insecure, progress=progress_shown())
+        if server is None:
+            result = infer_local(convert(model), values, repeat=repeat, **shared)
+        else:
+            client = Client(GrpcLink(server), **shared)
+            try:
+                task = client.prepare(model, len(next(iter(values.values())) if isinstance(values, dict) else values))
+                runs = sorted((client.infer(task, values) for _ in range(repeat)), key=lambda run: run.report.seconds["total"])
+                result = runs[(len(runs) - 1) // 2]
+            finally:
+                client.close()
+        _write(result, out)
+    if as_json:
+        click.echo(Report(**{**result.report.__dict__, "output": out}).to_json())
+    else:
+        click.echo(report_text(result.report))
+        if out:
+            click.echo(f"predictions: {out}")
+
+
+def report_text(report: Report) -> str:
+    """The figures of one inference for people."""
+    seconds = report.seconds
+    lines = [
+        f"{report.model}: {report.rows} rows encrypted under {report.preset} by the {report.engine} engine",
+        f"  {seconds['total']:.3f} s (encrypt {seconds['encrypt']:.3f}, server {seconds['server']:.3f}, wire {seconds['wire']:.3f}, "
+        f"decrypt {seconds['decrypt']:.3f}, steps {seconds['step']:.3f}; setup {seconds['setup']:.3f} once)",
+        f"  {report.rounds} rounds, {size_text(report.bytes_up)} up, {size_text(report.bytes_down)} down, "
+        f"peak memory {size_text(report.peak_memory_bytes)}",
+    ]
+    if report.bits_of_precision is not None and report.agreement is not None and report.plain_seconds is not None:
+        lines.append(
+            f"  {report.agreement:.2%} of predictions agree with plain ONNX Runtime ({report.plain_seconds:.3f} s); largest error of a score "
+            f"{report.max_abs_error:.2e}: {report.bits_of_precision:.1f} bits of precision ({report.expected_bits:.1f} promised)"
+        )
+    else:
+        lines.append(f"  at least {report.expected_bits:.1f} bits of precision")
+    return "\n".join(lines)
+
+
+def _write(result: Result, out: str | None) -> None:
+    if out is None:
+        return
+    if Path(out).suffix == ".npz":
+        np.savez(out, **result.outputs)
+    elif len(result.outputs) == 1:
+        np.save(out, result.output)
+    else:
+        raise InputError(f"--out: the model has outputs {', '.join(result.outputs)}; give a file that ends in .npz")

@@ -1,0 +1,93 @@
+"""`he-nn model`: the registry of a model owner."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from he_backend.commands.options import errors_shown
+from he_backend.graph import convert
+from he_backend.server.registry import ModelRecord, Registry, default_root
+
+_registry_option = click.option("--registry", type=click.Path(file_okay=False), default=None, help="Folder; default $HE_NN_HOME/models.")
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group("model")
+def model() -> None:
+    """Add, list, show and remove the models that this machine serves."""
+
+
+@model.command("add")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--type", "model_type", required=True, help="MLP, CNN, … or a name of your own.")
+@click.option("--test", type=click.Path(exists=True, dir_okay=False), help="An .npz with arrays x and y: the model's test rows.")
+@click.option("--owner", default="", help="Who it belongs to.")
+@_registry_option
+@_json_option
+def add(file: str, model_type: str, test: str | None, owner: str, registry: str | None, as_json: bool) -> None:
+    """Register FILE (ONNX), after checking that it can run encrypted."""
+    with errors_shown():
+        program = convert(file)
+        record = _open(registry).add(file, model_type, test=test, owner=owner, meta={"rounds": len(program.segments)})
+    click.echo(
+        json.dumps(_figures(record)) if as_json else f"registered {record.model_name} ({record.model_id}), {len(program.segments)} rounds"
+    )
+
+
+@model.command("list")
+@click.option("--type", "model_type", default="", help="Only this type.")
+@_registry_option
+@_json_option
+def list_models(model_type: str, registry: str | None, as_json: bool) -> None:
+    """The registered models."""
+    with errors_shown():
+        records = _open(registry).list(model_type)
+    if as_json:
+        click.echo(json.dumps([_figures(record) for record in records]))
+        return
+    for record in records:
+        accuracy = "" if record.test_acc is None else f"  accuracy {record.test_acc:.4f}"
+        click.echo(f"{record.model_name}  {record.model_type}  {record.model_id}  {record.created:%Y-%m-%d %H:%M}{accuracy}")
+    if not records:
+        click.echo("no models are registered; add one with: he-nn model add FILE --type NAME")
+
+
+@model.command("show")
+@click.argument("name")
+@_registry_option
+def show(name: str, registry: str | None) -> None:
+    """What is known of the model NAME (name, id or latest), as JSON."""
+    with errors_shown():
+        click.echo(json.dumps(_figures(_open(registry).get(name)), indent=2))
+
+
+@model.command("rm")
+@click.argument("name")
+@_registry_option
+def remove(name: str, registry: str | None) -> None:
+    """Remove the model NAME and its files."""
+    with errors_shown():
+        store = _open(registry)
+        record = store.get(name)
+        store.remove(record.model_id)
+    click.echo(f"removed {record.model_name}")
+
+
+def _open(folder: str | None) -> Registry:
+    return Registry(folder or default_root())
+
+
+def _figures(record: ModelRecord) -> dict[str, Any]:
+    return {
+        "model_id": record.model_id,
+        "model_name": record.model_name,
+        "model_type": record.model_type,
+        "test_acc": record.test_acc,
+        "model_owner": record.owner,
+        "created": record.created.isoformat(),
+        "sha256": record.sha256,
+        "meta": dict(record.meta),
+    }

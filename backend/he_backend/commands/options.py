@@ -1,0 +1,52 @@
+"""Options that mean the same in every command, and how errors and progress are shown."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Callable
+
+import click
+
+from he_backend.client.inference import Progress
+from he_backend.errors import HeError
+
+_RUN_OPTIONS = (
+    click.option("--preset", default="auto", show_default=True, help="N11_L1, N11_L1_small, N12_L4, N13_L8, a JSON file, or auto."),
+    click.option("--engine", type=click.Choice(["auto", "native", "seal", "clear"]), default="auto", show_default=True),
+    click.option("--packing", type=click.Choice(["auto", "batch", "grid", "product"]), default="auto", show_default=True),
+    click.option("--bits", type=int, default=12, show_default=True, help="Bits of precision wanted."),
+    click.option("--threads", type=click.IntRange(min=0), default=0, help="Of client steps and plain runs; 0 leaves it to ONNX Runtime."),
+    click.option("--allow-insecure", is_flag=True, help="Take a parameter file that says security_level 0."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+)
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --preset, --engine, --packing, --bits, --threads, --allow-insecure and --json."""
+    for option in reversed(_RUN_OPTIONS):
+        command = option(command)
+    return command
+
+
+@contextmanager
+def errors_shown() -> Iterator[None]:
+    """Our errors as one message and exit status 1, without a trace."""
+    try:
+        yield
+    except HeError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def progress_shown() -> Callable[[Progress], None] | None:
+    """Prints where an inference is on standard error, if that is a terminal."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(at: Progress) -> None:
+        done = at.chunk * at.rounds + at.round
+        last = done + 1 == at.chunks * at.rounds
+        click.echo(f"\r  round {at.round + 1}/{at.rounds} of chunk {at.chunk + 1}/{at.chunks}", err=True, nl=last)
+
+    return show

@@ -1,0 +1,36 @@
+"""`he-nn plan` and `he-nn convert`: what a model becomes and will cost, before anything is run."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from he_backend.ckks.engines import check_engine, default_engine
+from he_backend.ckks.params import load_params
+from he_backend.client.inference import AUTO_PRESETS
+from he_backend.commands.options import errors_shown, run_options
+from he_backend.graph import convert as convert_model
+from he_backend.inference.describe import plan_figures, plan_table
+from he_backend.inference.plan import PlanSpec, make_plan
+
+
+@click.command("plan")
+@click.argument("model", type=click.Path(dir_okay=False))
+@click.option("--rows", type=click.IntRange(min=1), default=1, show_default=True, help="That one inference is about.")
+@run_options
+def plan(
+    model: str, rows: int, preset: str, engine: str, packing: str, bits: int, threads: int, allow_insecure: bool, as_json: bool
+) -> None:
+    """Rounds, bits, bytes and who holds what for MODEL (an ONNX file)."""
+    del threads  # an option of every command; planning needs none
+    with errors_shown():
+        program = convert_model(model)
+        name = default_engine() if engine == "auto" else check_engine(engine)
+        for candidate in AUTO_PRESETS if preset == "auto" else (preset,):
+            params = load_params(candidate, allow_insecure)
+            spec = PlanSpec("local", name, params.literal(), packing, bits, rows, params.name, allow_insecure)
+            made = make_plan(program, "local", program.name, spec).client
+            if made.expected_bits >= bits:
+                break
+    click.echo(json.dumps(plan_figures(made, rows)) if as_json else plan_table(made, rows))

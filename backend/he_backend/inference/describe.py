@@ -1,0 +1,135 @@
+"""What a plan costs and who holds what, before anything is run: figures, and a table of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from he_backend.ckks.serial import TensorHeader
+from he_backend.inference.plan import ClientPlan
+
+
+@dataclass(frozen=True)
+class RoundCost:
+    """One round for a number of rows."""
+
+    index: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    packing: str
+    in_elements: int
+    out_elements: int
+    modulus_bits: int
+    weight_bits: int
+    expected_bits: float
+    multiplications: int  # scalar multiplications of polynomials' coefficients by weights
+    bytes_up: int
+    bytes_down: int
+
+
+def round_costs(plan: ClientPlan, rows: int) -> tuple[RoundCost, ...]:
+    """The cost of every round for `rows` rows; bytes are those of ciphertexts."""
+    return tuple(_round_cost(plan, index, rows) for index in range(len(plan.rounds)))
+
+
+def plan_figures(plan: ClientPlan, rows: int) -> dict[str, Any]:
+    """The plan's figures as JSON-able values."""
+    costs = round_costs(plan, rows)
+    return {
+        "model": plan.model_name,
+        "engine": plan.engine,
+        "preset": plan.params.name,
+        "security_level": plan.params.security_level,
+        "rows": rows,
+        "chunks": _chunks(plan, rows),
+        "rounds": len(costs),
+        "bytes_up": sum(cost.bytes_up for cost in costs),
+        "bytes_down": sum(cost.bytes_down for cost in costs),
+        "expected_bits": round(plan.expected_bits, 1),
+        "public_constants": list(plan.public_constants),
+        "per_round": [dict(cost.__dict__, inputs=list(cost.inputs), outputs=list(cost.outputs)) for cost in costs],
+    }
+
+
+def plan_table(plan: ClientPlan, rows: int) -> str:
+    """The plan as a table for people."""
+    costs = round_costs(plan, rows)
+    head = ("round", "sends", "values", "gets", "values", "packing", "modulus", "weights", "bits", "up", "down")
+    lines = [
+        (
+            str(cost.index),
+            _short(cost.inputs),
+            str(cost.in_elements),
+            _short(cost.outputs),
+            str(cost.out_elements),
+            cost.packing,
+            f"{cost.modulus_bits} bits",
+            f"{cost.weight_bits} bits",
+            f"{cost.expected_bits:.1f}",
+            size_text(cost.bytes_up),
+            size_text(cost.bytes_down),
+        )
+        for cost in costs
+    ]
+    widths = [max(len(line[i]) for line in (head, *lines)) for i in range(len(head))]
+    table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in (head, *lines)]
+    security = f"{plan.params.security_level}-bit secure" if plan.params.security_level else "security NOT checked"
+    chunks = _chunks(plan, rows)
+    return "\n".join(
+        [
+            f"{plan.model_name}: {len(costs)} rounds for {rows} rows in {chunks} chunk{'s' if chunks > 1 else ''}, engine {plan.engine}, "
+            f"preset {plan.params.name} ({security}, ring degree {plan.params.ring_degree})",
+            "",
+            *table,
+            "",
+            f"in all {size_text(sum(c.bytes_up for c in costs))} up, {size_text(sum(c.bytes_down for c in costs))} down; "
+            f"at least {plan.expected_bits:.1f} bits of precision expected",
+            "server: all weights; sees ciphertexts, shapes and the number of rows",
+            "client: rows, secret key, activations, predictions; the values of every round in the clear",
+            *(["travels to the client of the model: " + "; ".join(plan.public_constants)] if plan.public_constants else []),
+        ]
+    )
+
+
+def size_text(size: float) -> str:
+    """Bytes for people: 512 B, 1.5 KiB, 20.3 MiB."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+def _chunks(plan: ClientPlan, rows: int) -> int:
+    return max(1, math.ceil(rows / plan.traits.column_rows))
+
+
+def _round_cost(plan: ClientPlan, index: int, rows: int) -> RoundCost:
+    this, degree = plan.rounds[index], plan.params.ring_degree
+    clear = plan.engine == "clear"
+    moduli = (plan.modulus(index),) if clear else plan.params.moduli[: this.level]
+
+    def payload(count: int, mask: str) -> int:
+        return TensorHeader(plan.engine, degree, moduli, not clear, 1, count, degree, "none" if clear else mask).payload_bytes
+
+    chunks = _chunks(plan, rows)
+    return RoundCost(
+        index,
+        this.inputs,
+        this.outputs,
+        this.packing,
+        plan.in_count(index),
+        plan.out_count(index),
+        plan.modulus(index).bit_length(),
+        this.weight_bits,
+        this.expected_bits,
+        this.multiplications * rows,
+        chunks * payload(plan.in_count(index), "seed"),
+        chunks * payload(plan.out_count(index), "array"),
+    )
+
+
+def _short(names: tuple[str, ...]) -> str:
+    text = ", ".join(names)
+    return text if len(text) <= 28 else text[:27] + "…"

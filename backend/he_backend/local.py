@@ -1,0 +1,68 @@
+"""Both parties in one process: convert a network, infer with it, compare with the plain network."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import replace
+from typing import Any, Callable
+
+from he_backend.client.inference import Client, Progress
+from he_backend.client.report import Result, compare
+from he_backend.client.rows import check_rows
+from he_backend.errors import ParameterError
+from he_backend.graph import Program, Reference, convert
+from he_backend.protocol.transport import Link, MemoryLink
+from he_backend.server.models import OneModel
+from he_backend.server.service import CipherService
+
+
+def local_link(program: Program, *, allow_insecure: bool = False) -> Link:
+    """A link to a server in this process that has one model. Being local, it also offers the clear engine."""
+    return MemoryLink(CipherService(OneModel(program), allow_clear=True, allow_insecure=allow_insecure).handle)
+
+
+def infer(
+    program: Program | Any,
+    rows: Any,
+    *,
+    engine: str = "auto",
+    preset: str = "auto",
+    packing: str = "auto",
+    bits: int = 12,
+    threads: int = 0,
+    repeat: int = 1,
+    allow_insecure: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> Result:
+    """Encrypted inference with both parties in this process, and its figures beside those of plain ONNX Runtime on the same rows.
+
+    program: what convert returns, or anything it takes. With repeat > 1 the seconds are those of the run with the median total.
+    """
+    if type(repeat) is not int or repeat < 1:
+        raise ParameterError(f"repeat: {repeat!r}; allowed: 1 or more")
+    if not isinstance(program, Program):
+        program = convert(program)
+    link = local_link(program, allow_insecure=allow_insecure)
+    client = Client(
+        link,
+        engine=engine,
+        preset=preset,
+        packing=packing,
+        bits=bits,
+        threads=threads,
+        allow_insecure=allow_insecure,
+        progress=progress,
+    )
+    inputs = check_rows(rows, program.inputs)
+    task = client.prepare("local", len(next(iter(inputs.values()))))
+    runs = sorted((client.infer(task, inputs) for _ in range(repeat)), key=lambda run: run.report.seconds["total"])
+    result = runs[(len(runs) - 1) // 2]
+    reference = Reference(program, threads=threads)
+    seconds = []
+    for _ in range(repeat):
+        started = time.perf_counter()
+        plain = reference.run(inputs)
+        seconds.append(time.perf_counter() - started)
+    report = replace(result.report, plain_seconds=statistics.median(seconds), **compare(result.outputs, plain))
+    return Result(result.outputs, report)

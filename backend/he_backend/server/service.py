@@ -1,0 +1,147 @@
+"""The ciphertext service: frames in, frames out. A round is a pure function of the model, the plan and the ciphertexts.
+
+Nothing is kept between calls but caches of what can be made again, so any replica can answer any round, and a lost round is simply sent
+again. A secret key cannot reach this module: no message has a place for one, and ckks.secret is not among its imports.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Callable
+
+from he_backend.ckks import serial
+from he_backend.ckks.engines import Evaluator, available, check_engine, evaluator, traits
+from he_backend.ckks.params import PRESETS, check_params
+from he_backend.errors import EngineError, ProtocolError
+from he_backend.inference.plan import PlanSpec, ServerPlan, make_plan
+from he_backend.inference.probe import probe_map
+from he_backend.inference.wire import plan_digest, plan_to_bytes
+from he_backend.protocol import messages
+from he_backend.protocol.session import MAX_CALL_BYTES, Answer, Incoming, answering
+from he_backend.server.models import ModelSource
+from he_backend.version import VERSION
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A plan and all that answering its rounds needs."""
+
+    digest: str
+    client_bytes: bytes
+    plan: ServerPlan
+    evaluator: Evaluator
+
+
+class CipherService:
+    """Answers the calls of the ciphertext channel for the models of a source.
+
+    `allow_clear` lets a client choose the engine that does not encrypt (tests, baselines); `allow_insecure` lets it choose parameters that
+    say security_level 0.
+    """
+
+    def __init__(
+        self,
+        models: ModelSource,
+        *,
+        allow_insecure: bool = False,
+        allow_clear: bool = False,
+        max_call_bytes: int = MAX_CALL_BYTES,
+        keep_plans: int = 8,
+    ) -> None:
+        self._models = models
+        self._allow_insecure, self._allow_clear = allow_insecure, allow_clear
+        self._max_call_bytes, self._keep = max_call_bytes, keep_plans
+        self._plans: OrderedDict[str, _Ready] = OrderedDict()
+        self._lock = threading.Lock()
+        self._handle = answering(self._answer, limit_bytes=max_call_bytes)
+
+    def handle(self, frames: Iterator[bytes]) -> Iterator[bytes]:
+        """The frames that answer one call's frames; an error becomes a Failure frame."""
+        return self._handle(frames)
+
+    def _answer(self, incoming: Incoming) -> Answer:
+        return _ANSWERS[type(incoming.head)](self, incoming)
+
+    def _hello(self, incoming: Incoming) -> Answer:
+        engines = tuple(name for name in available() if name != "clear" or self._allow_clear)
+        return messages.HelloReply(f"he-nn {VERSION}", engines, PRESETS, limits={"max_call_bytes": self._max_call_bytes}), ()
+
+    def _plan(self, incoming: Incoming) -> Answer:
+        ready = self._find_plan(incoming.head)
+        client = ready.plan.client
+        return messages.PlanReply(ready.digest, client.model_id, client.model_name), (ready.client_bytes,)
+
+    def _probe(self, incoming: Incoming) -> Answer:
+        engine = self._engine(incoming.head.engine)
+        params = check_params(_literal(incoming.head.preset_json), "of the environment test", self._allow_insecure)
+        header = serial.read_header(incoming.head.header)
+        serial.check_header(header, engine, params, 1, probe_map().in_count, 1)
+        answer = evaluator(engine, params).affine(serial.from_pieces(header, incoming.blocks), probe_map())
+        return messages.ProbeReply(serial.header_of(answer).to_bytes()), serial.to_pieces(answer)
+
+    def _round(self, incoming: Incoming) -> Answer:
+        head = incoming.head
+        ready = self._find_plan(head.plan)
+        if ready.digest != head.plan_digest:
+            raise ProtocolError("the model or the software changed since this plan was made: ask for a new plan and start again")
+        client, maps = ready.plan.client, ready.plan.maps
+        if head.round_index >= len(maps):
+            raise ProtocolError(f"round {head.round_index} was asked for; the plan has rounds 0 to {len(maps) - 1}")
+        this = client.rounds[head.round_index]
+        header = serial.read_header(head.header)
+        columns = traits(client.engine, client.params).most_columns
+        serial.check_header(header, client.engine, client.params, this.level, client.in_count(this.index), columns)
+        tensor = serial.from_pieces(header, incoming.blocks)
+        started = time.perf_counter()
+        answer = ready.evaluator.affine(tensor, maps[this.index])
+        seconds = time.perf_counter() - started
+        return messages.RoundReply(serial.header_of(answer).to_bytes(), seconds), serial.to_pieces(answer)
+
+    def _find_plan(self, request: messages.PlanRequest) -> _Ready:
+        """The plan of a request, made again if it is not among the last used."""
+        model = self._models.find(request.model)
+        spec = PlanSpec(
+            model.model_id,
+            self._engine(request.engine),
+            _literal(request.preset_json),
+            request.packing,
+            request.bits,
+            request.rows,
+            request.options.get("preset_name", "custom"),
+            self._allow_insecure,
+        )
+        key = json.dumps([spec.model, spec.engine, spec.preset, spec.packing, spec.bits, spec.preset_name], sort_keys=True)
+        with self._lock:
+            if key not in self._plans:
+                plan = make_plan(model.program, model.model_id, model.model_name, spec)
+                data = plan_to_bytes(plan.client)
+                self._plans[key] = _Ready(plan_digest(data), data, plan, evaluator(spec.engine, plan.client.params))
+            self._plans.move_to_end(key)
+            while len(self._plans) > self._keep:
+                self._plans.popitem(last=False)
+            return self._plans[key]
+
+    def _engine(self, name: str) -> str:
+        if name == "clear" and not self._allow_clear:
+            raise EngineError("engine 'clear' does not encrypt, and this server takes no rows in the clear; use native or seal")
+        return check_engine(name)
+
+
+_ANSWERS: dict[type, Callable[[CipherService, Incoming], Answer]] = {
+    messages.Hello: CipherService._hello,
+    messages.PlanRequest: CipherService._plan,
+    messages.ProbeRequest: CipherService._probe,
+    messages.RoundRequest: CipherService._round,
+}
+
+
+def _literal(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise ProtocolError("the preset of a call is not JSON: both sides must run the same version of he-nn") from None
