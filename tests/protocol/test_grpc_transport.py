@@ -1,0 +1,462 @@
+"""The same calls over a real socket: whole, bounded, cancelled, broken, and under TLS."""
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from he_backend.errors import InputError, ParameterError, ProtocolError, TransportError
+from he_backend.protocol import messages as m
+from he_backend.protocol.grpc_transport import METHOD, ClientTls, GrpcLink, ServerLimits, ServerTls, serve
+from he_backend.protocol.session import ClientSession, answering, receive, send
+from he_backend.protocol.transport import CountingLink, Retry
+
+ROUND = m.RoundRequest("i", "d", m.PlanRequest("m", "e", "{}", "batch", 8, 1), 0, 0, b"")
+HELLO = m.Hello("client")
+
+
+def echo(incoming):
+    if isinstance(incoming.head, m.Hello):
+        return m.HelloReply("server"), ()
+    return m.RoundReply(b"r", 0.5), [bytes(block) for block in incoming.blocks]
+
+
+@pytest.fixture
+def start():
+    """Starts servers and links; everything is closed at the end."""
+    open_things = []
+
+    def start_one(handler=None, *, port=0, link_options=None, **options):
+        server = serve(handler or answering(echo), f"127.0.0.1:{port}", **options)
+        link = GrpcLink(f"127.0.0.1:{server.port}", **(link_options or {}))
+        open_things.extend([link.close, lambda: server.stop(0)])
+        return server, link
+
+    yield start_one
+    for close in open_things:
+        close()
+
+
+def call(link, payload=b"abc"):
+    incoming = receive(link.exchange(send(ROUND, [payload])))
+    return incoming.head, incoming.read_all()
+
+
+def test_payload_of_many_blocks_comes_back(start):
+    _, link = start()
+    payload = bytes(range(256)) * (5 << 12)  # 5 MiB
+
+    assert call(link, payload) == (m.RoundReply(b"r", 0.5), payload)
+
+
+def test_calls_run_at_the_same_time(start):
+    gate = threading.Barrier(3, timeout=10)
+
+    def answer(incoming):
+        gate.wait()
+        return echo(incoming)
+
+    _, link = start(answering(answer))
+    results = []
+    threads = [threading.Thread(target=lambda k=k: results.append(call(link, b"%d" % k)[1])) for k in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(results) == [b"0", b"1", b"2"]
+
+
+def test_counted_frames_are_the_same_as_in_memory(start):
+    _, link = start()
+    counting = CountingLink(link, record=True)
+
+    call(counting, b"abc")
+
+    assert counting.sent == list(send(ROUND, [b"abc"]))
+    assert counting.received == list(send(m.RoundReply(b"r", 0.5), [b"abc"]))
+
+
+def test_blocks_are_answered_while_others_are_still_sent(start):
+    def handler(frames):
+        for frame in frames:
+            yield frame
+
+    _, link = start(handler)
+    answered = threading.Event()
+
+    def frames():
+        yield b"first"
+        assert answered.wait(10)
+        yield b"second"
+
+    answer = link.exchange(frames())
+    assert next(answer) == b"first"
+    answered.set()
+    assert next(answer) == b"second"
+
+
+def test_neither_side_runs_ahead_of_a_slow_reader(start):
+    made = {"client": 0, "server": 0}
+
+    def endless(side):
+        while made[side] < 200:  # 200 MiB
+            made[side] += 1
+            yield bytes(1 << 20)
+
+    def handler(frames):
+        next(frames)
+        yield from endless("server")
+
+    _, link = start(handler)
+    answer = link.exchange(endless("client"))
+    next(answer)
+    time.sleep(0.5)
+
+    assert max(made.values()) < 40
+    answer.close()
+
+
+def test_failure_is_raised_while_the_client_still_sends(start):
+    def answer(incoming):
+        raise InputError("rows are wrong")
+
+    _, link = start(answering(answer))
+
+    with pytest.raises(InputError, match="rows are wrong"):
+        call(link, bytes(30 << 20))
+
+
+def test_error_while_making_frames_is_raised_here_and_ends_the_call(start):
+    ended = threading.Event()
+
+    def handler(frames):
+        try:
+            yield from frames
+        finally:
+            ended.set()
+
+    _, link = start(handler)
+
+    def frames():
+        yield b"one"
+        raise InputError("row 3 has no pixel column")
+
+    with pytest.raises(InputError, match="row 3"):
+        list(link.exchange(frames()))
+    assert ended.wait(5)
+
+
+def test_closing_the_answer_cancels_the_call(start):
+    cancelled = threading.Event()
+
+    def handler(frames):
+        try:
+            for _ in range(1000):
+                yield b"block"
+                time.sleep(0.01)
+        finally:
+            cancelled.set()
+
+    _, link = start(handler)
+    answer = link.exchange([b"request"])
+    next(answer)
+    answer.close()
+
+    assert cancelled.wait(5)
+
+
+def test_nobody_listening():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+
+        with pytest.raises(TransportError, match=f"server {address}: no connection: is the address right"):
+            call(GrpcLink(address))
+
+
+def test_listener_that_says_nothing():
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        link = GrpcLink(f"127.0.0.1:{silent.getsockname()[1]}", connect_timeout_s=0.5)
+        began = time.monotonic()
+
+        with pytest.raises(TransportError):
+            call(link)
+        assert time.monotonic() - began < 5
+
+
+def test_something_else_listens():
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+
+    with pytest.raises(TransportError, match="something else listens there"):
+        call(GrpcLink(f"127.0.0.1:{port}"))
+    server.stop(0)
+
+
+def test_deadline(start):
+    release = threading.Event()
+
+    def answer(incoming):
+        release.wait(10)
+        return echo(incoming)
+
+    _, link = start(answering(answer), link_options={"call_timeout_s": 0.3})
+
+    with pytest.raises(TransportError, match=r"longer than the 0.3 s it may take"):
+        call(link)
+    release.set()
+
+
+def test_a_server_ends_calls_that_last_too_long(start):
+    _, link = start(limits=ServerLimits(call_timeout_s=0.3))
+    forever = threading.Event()
+
+    def frames():
+        yield m.encode(ROUND)
+        forever.wait(10)
+
+    with pytest.raises(TransportError):
+        receive(link.exchange(frames())).read_all()
+    forever.set()
+
+
+def test_a_busy_server_says_so(start):
+    release = threading.Event()
+
+    def answer(incoming):
+        release.wait(10)
+        return echo(incoming)
+
+    _, link = start(answering(answer), max_workers=1, limits=ServerLimits(max_calls=1))
+    first = threading.Thread(target=call, args=(link,))
+    first.start()
+    time.sleep(0.2)
+
+    with pytest.raises(TransportError, match="busy"):
+        call(link)
+    release.set()
+    first.join()
+
+
+def test_server_that_goes_away_in_the_middle(start):
+    begun = threading.Event()
+
+    def handler(frames):
+        yield m.encode(m.RoundReply(b"", 0.0))
+        begun.set()
+        time.sleep(2)
+        yield m.encode(m.End(0, 0, 0))
+
+    server, link = start(handler)
+    threading.Thread(target=lambda: (begun.wait(), server.stop(0))).start()
+
+    with pytest.raises(TransportError, match=r"server 127\.0\.0\.1:\d+: "):
+        receive(link.exchange(send(ROUND))).read_all()
+
+
+def test_a_session_survives_a_server_that_comes_back(start):
+    def answer(incoming):
+        replies = {m.PlanRequest: m.PlanReply("d", "i", "n"), m.ProbeRequest: m.ProbeReply(b"")}
+        head = replies.get(type(incoming.head))
+        return (head, [incoming.read_all()][1:]) if head else echo(incoming)
+
+    server, link = start(answering(answer))
+    session = ClientSession(link, policy=Retry(attempts=10, backoff_s=0.05))
+    session.hello(HELLO)
+    session.plan(ROUND.plan)
+    session.probe(m.ProbeRequest("e", "{}", b""), lambda: [b"x"], lambda incoming: incoming.head)
+    server.stop(0)
+    again = threading.Timer(0.4, lambda: start(answering(answer), port=server.port))
+    again.start()
+
+    assert session.round(0, 0, b"", lambda: [b"abc"], lambda incoming: incoming.read_all()) == b"abc"
+    again.join()
+
+
+def test_closed_link(start):
+    _, link = start()
+    call(link)
+    link.close()
+
+    with pytest.raises(TransportError, match="is closed"):
+        call(link)
+
+
+def test_stop_lets_running_calls_finish(start):
+    begun = threading.Event()
+
+    def answer(incoming):
+        begun.set()
+        time.sleep(0.3)
+        return echo(incoming)
+
+    server, link = start(answering(answer))
+    threading.Thread(target=lambda: (begun.wait(), server.stop(5))).start()
+
+    assert call(link)[1] == b"abc"
+    assert server.wait(5)
+
+
+def test_unforeseen_error_in_a_handler_shows_nothing(start):
+    def handler(frames):
+        raise KeyError("inner detail")
+        yield
+
+    _, link = start(handler)
+
+    with pytest.raises(TransportError, match="error inside the server") as caught:
+        call(link)
+    assert "inner detail" not in str(caught.value)
+
+
+def raw_call(port, frames):
+    """Frames as a client without our checks would send them."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.enable_http_proxy", 0)]) as channel:
+        return list(channel.stream_stream(METHOD)(iter(frames), timeout=10))
+
+
+def test_a_frame_above_the_limit_never_reaches_the_handler(start):
+    seen = []
+
+    def handler(frames):
+        for frame in frames:
+            seen.append(len(frame))
+            yield b"ok"
+
+    server, _ = start(handler)
+
+    with pytest.raises(grpc.RpcError) as caught:
+        raw_call(server.port, [bytes(m.MAX_FRAME_BYTES + 1)])
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert seen == []
+
+
+@pytest.mark.parametrize(
+    "frames, what",
+    [
+        ([], "cut off"),
+        ([b"\x08\x07"], "speaks protocol 7"),
+        ([b"not a frame"], "without a protocol version"),
+        (list(send(ROUND, [b"abc"]))[:-1], "cut off"),
+        (list(send(ROUND, [b"abc"])) * 2, "after End"),
+    ],
+)
+def test_a_bad_peer_is_answered_with_a_failure(start, frames, what):
+    server, _ = start()
+
+    answer = raw_call(server.port, frames)
+
+    failure = m.decode(answer[-1])
+    assert failure.kind == "protocol" and what in failure.message
+
+
+def test_a_server_of_another_version_is_named(start):
+    _, link = start(lambda frames: iter([b"\x08\x02\xff"]))
+
+    with pytest.raises(ProtocolError, match="speaks protocol 2, this side 1: update he-nn on this side"):
+        call(link)
+
+
+@pytest.mark.parametrize("address", ["localhost", "localhost:", ":34000", "localhost:http", "localhost:0", "h:70000"])
+def test_addresses_that_are_none(address):
+    with pytest.raises(ParameterError, match="write host:port"):
+        GrpcLink(address)
+
+
+def test_a_port_that_is_taken(start):
+    server, _ = start()
+
+    with pytest.raises(TransportError, match="cannot listen on .* in use"):
+        serve(answering(echo), f"127.0.0.1:{server.port}")
+
+
+# --- TLS
+
+
+def certificate(name: str, issuer=None):
+    """(key PEM, certificate PEM, issuer for others) of a fresh P-256 key; signed by itself without `issuer`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    issuer_name, issuer_key = issuer or (subject, key)
+    now = datetime.datetime(2024, 1, 1)
+    names = x509.SubjectAlternativeName([x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    signed = (
+        x509.CertificateBuilder(issuer_name, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=36500))
+        .add_extension(names, critical=False)
+        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        .sign(issuer_key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    key_pem = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return key_pem, signed.public_bytes(pem), (subject, key)
+
+
+@pytest.fixture(scope="module")
+def ca():
+    return certificate("ca")
+
+
+@pytest.fixture(scope="module")
+def server_tls(ca):
+    return ServerTls(*certificate("he-server", ca[2])[:2])
+
+
+def test_tls(start, ca, server_tls):
+    _, link = start(tls=server_tls, link_options={"tls": ClientTls(roots=ca[1], server_name="he-server")})
+
+    assert call(link)[1] == b"abc"
+
+
+def test_tls_refuses_a_server_of_another_authority(start, server_tls):
+    options = {"tls": ClientTls(roots=certificate("another")[1]), "connect_timeout_s": 1.0}
+    _, link = start(tls=server_tls, link_options=options)
+
+    with pytest.raises(TransportError, match="no connection"):
+        call(link)
+
+
+def test_tls_refuses_a_client_in_the_clear(start, server_tls):
+    _, link = start(tls=server_tls, link_options={"connect_timeout_s": 1.0})
+
+    with pytest.raises(TransportError):
+        call(link)
+
+
+def test_mutual_tls_wants_a_client_certificate(start, ca, server_tls):
+    mutual = ServerTls(server_tls.key, server_tls.certificate, client_roots=ca[1])
+    client = ClientTls(ca[1], *certificate("client", ca[2])[:2])
+    server, link = start(tls=mutual, link_options={"tls": client})
+    bare = GrpcLink(f"127.0.0.1:{server.port}", connect_timeout_s=1.0, tls=ClientTls(ca[1]))
+
+    assert call(link)[1] == b"abc"
+    with pytest.raises(TransportError):
+        call(bare)
+    bare.close()
+
+
+def test_tls_material_that_is_none():
+    with pytest.raises(TransportError, match="TLS key or certificate damaged"):
+        serve(answering(echo), "127.0.0.1:0", tls=ServerTls(b"no key", b"no certificate"))
+    with pytest.raises(ParameterError, match="both its key and the certificate"):
+        GrpcLink("localhost:1", tls=ClientTls(key=b"k"))
+
+
+def test_keys_are_not_shown(server_tls):
+    assert "PRIVATE KEY" not in repr(server_tls)
+    assert "secret" not in repr(ClientTls(key=b"secret", certificate=b"c"))
