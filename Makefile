@@ -8,13 +8,14 @@ NATIVE := $(wildcard backend/native/*.cpp backend/native/*.h backend/native/*.hp
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-fate demo test test-quick check bench clean
+.PHONY: help setup setup-fate demo test test-quick check format bench clean
 
 help:
 	@echo "make setup   the environment to develop and run (.venv)"
 	@echo "make demo    a FATE 2.2 job on encrypted digits, on this machine"
 	@echo "make test    all tests, the FATE job included (test-quick: without it)"
 	@echo "make check   ruff, mypy, Python 3.8 compatibility, import directions"
+	@echo "make format  ruff's formatting and safe fixes"
 	@echo "make bench   measure"
 	@echo "make clean   remove environments and build outputs"
 
@@ -44,6 +45,10 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/vermin -q --no-tips --violations -t=3.8- he_nn backend/he_backend
 	$(BIN)/python -m pytest -q tests/test_imports.py
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
 
 bench: setup
 	@$(BIN)/he-nn bench

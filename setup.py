@@ -10,7 +10,6 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 NATIVE = Path("backend", "native")
-VERSION = "0.1.0"
 
 # One translation unit per instruction set; which one runs is chosen at run time, so the module itself runs on any x86-64.
 CPU_FLAGS = {
@@ -77,9 +76,11 @@ def native_extension() -> list[Extension]:
     ]
 
 
-def readme() -> str:
-    path = ROOT / "README.md"
-    return path.read_text(encoding="utf-8") if path.exists() else ""
+def version() -> str:
+    """VERSION of backend/he_backend/version.py, read without importing the package."""
+    names: dict[str, str] = {}
+    exec((ROOT / "backend" / "he_backend" / "version.py").read_text(encoding="utf-8"), names)
+    return names["VERSION"]
 
 
 SERVER = ["fastapi>=0.95", "uvicorn>=0.20", "python-multipart>=0.0.6", "httpx>=0.23"]
@@ -89,9 +90,9 @@ BENCH = ["psutil>=5.9", "matplotlib>=3.6"]
 os.chdir(ROOT)
 setup(
     name="he-nn",
-    version=VERSION,
+    version=version(),
     description="Encrypted neural-network inference (CKKS) as FATE components and as a service",
-    long_description=readme(),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.8",
@@ -128,7 +129,7 @@ setup(
         "server": SERVER,
         "torch": TORCH,
         "tenseal": ["tenseal>=0.3.12"],
-        "fate2": ["pyfate==2.2.0", "fate_flow==2.2.0", "fate_client==2.2.0"],
+        "fate2": ["pyfate==2.2.0", "fate_flow==2.2.0", "fate_client==2.2.0", "psutil>=5.9", "setuptools<81"],
         "bench": BENCH,
         "dev": [*SERVER, *TORCH, *BENCH, "pytest>=7", "hypothesis>=6", "ruff", "mypy", "types-protobuf", "vermin", "pybind11>=2.11"],
     },
