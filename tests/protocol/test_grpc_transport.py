@@ -89,8 +89,7 @@ def test_counted_frames_are_the_same_as_in_memory(start):
 
 def test_blocks_are_answered_while_others_are_still_sent(start):
     def handler(frames):
-        for frame in frames:
-            yield frame
+        yield from frames
 
     _, link = start(handler)
     answered = threading.Event()
