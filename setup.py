@@ -69,7 +69,8 @@ def native_extension() -> list[Extension]:
             sources=sources,
             depends=headers,
             include_dirs=[str(NATIVE)],
-            extra_compile_args=["-std=c++17", "-O3", "-fvisibility=hidden", "-g0"],
+            extra_compile_args=["-std=c++17", "-O3", "-fvisibility=hidden", "-g0", "-pthread"],
+            extra_link_args=["-pthread"],
             language="c++",
             optional=True,
         )
