@@ -2,9 +2,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Sequence
+from typing import TYPE_CHECKING, Mapping, Sequence
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from he_backend.graph.program import Segment
 
 _APPLY_VALUES = 1 << 22  # gathered values that `AffineMap.apply` holds at once
 
@@ -73,4 +76,19 @@ def _add_block(block: Block, values: np.ndarray, total: np.ndarray) -> None:
         if unique:
             total[:, target] += product
         else:
-            np.add.at(total, (slice(None), target), product)
+            np.add.at(total.T, target, np.moveaxis(product, 0, -1))
+
+
+def lower(segment: Segment, shapes: Mapping[str, Sequence[int]] | None = None) -> AffineMap:
+    """The affine map of a segment, over the flattened elements of one row. Every segment that the splitter makes can be lowered.
+
+    shapes: the program's shapes per row; when given, the segment's inputs and outputs must have as many elements.
+    Raises CapacityError when layers without a non-linearity between them compose to a matrix that is too large.
+    """
+    from he_backend.graph.lowering import lower_segment  # imports this module
+
+    lowered = lower_segment(segment)
+    if shapes is not None:
+        stated = [int(np.prod(shapes[name], dtype=np.int64)) for name in (*segment.inputs, *segment.outputs)]
+        assert stated == [*lowered.in_sizes, *lowered.out_sizes], "the segment belongs to another program"
+    return lowered

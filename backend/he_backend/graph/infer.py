@@ -44,7 +44,7 @@ def _inferred(graph: Graph, shapes: Mapping[str, Shape], dtypes: Mapping[str, st
     proto = to_proto(graph.nodes, inputs, [], small, graph.opset, graph.name)
     try:
         proto = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
-    except Exception as error:  # noqa: BLE001 - onnx's C++ raises bare classes
+    except Exception as error:
         raise ModelError(f"the shapes of the network cannot be worked out: {runtime.first_line(error)}") from error
     found: dict[str, Shape] = {}
     types: dict[str, str] = {}

@@ -77,4 +77,5 @@ def _attribute(attribute: onnx.AttributeProto) -> Any:
 
 
 def array_of(tensor: TensorProto) -> np.ndarray:
+    """The tensor's values."""
     return numpy_helper.to_array(tensor)

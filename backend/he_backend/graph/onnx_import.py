@@ -9,10 +9,11 @@ import numpy as np
 import onnx
 
 from he_backend.errors import ModelError
-from he_backend.graph import infer, ops, passes, runtime
+from he_backend.graph import infer, ops, runtime
 from he_backend.graph.model import Graph, Node
 from he_backend.graph.onnx_export import array_of, graph_to_proto, node_from_proto
 from he_backend.graph.onnx_read import Source, label, opset_of, read
+from he_backend.graph.passes import rewrite
 from he_backend.graph.problems import problems_of
 from he_backend.graph.rows import one_row
 
@@ -41,7 +42,7 @@ def import_onnx(
     optimised = _optimise(blob)
     graph = _build(optimised, row.inputs, name or model.graph.name or "model")
     graph = replace(graph, row_wise=row.row_wise, source=blob)
-    graph = passes.rewrite(graph, public_embeddings)
+    graph = rewrite(graph, public_embeddings)
     problems = problems_of(graph)
     if problems:
         raise ModelError(f"the model {graph.name!r} cannot run encrypted:", problems)

@@ -81,7 +81,7 @@ def _inline(model: onnx.ModelProto) -> onnx.ModelProto:
 
     try:
         return inliner.inline_local_functions(model)
-    except Exception as error:  # noqa: BLE001 - onnx's C++ raises bare classes
+    except Exception as error:
         raise ModelError(f"the functions inside the model cannot be expanded: {error}") from error
 
 
@@ -128,7 +128,7 @@ def _modern(model: onnx.ModelProto) -> onnx.ModelProto:
             ranks = _ranks(model)
             model = version_converter.convert_version(model, OLDEST_OPSET)
             _channel_slopes(model, ranks)
-        except Exception as error:  # noqa: BLE001 - onnx's C++ raises bare classes
+        except Exception as error:
             raise ModelError(
                 f"the model uses opset {opset_of(model)} and cannot be converted to {OLDEST_OPSET}: {error}; export it again"
             ) from error

@@ -28,19 +28,24 @@ MOVEMENT = {
 POOLING = frozenset(["AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum"])
 
 # Everything a client step may contain: deterministic, without state, subgraphs or strings.
-STEP_OPS = frozenset(
-    """
-    Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool Cast CastLike Ceil Celu Clip Concat ConstantOfShape Conv
-    ConvTranspose Cos Cosh CumSum DepthToSpace Div Dropout Einsum Elu Equal Erf Exp Expand EyeLike Flatten Floor Gather
-    GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalLpPool GlobalMaxPool Greater GreaterOrEqual GroupNormalization
-    HardSigmoid HardSwish Hardmax Identity InstanceNormalization IsInf IsNaN LRN LayerNormalization LeakyRelu Less LessOrEqual Log
-    LogSoftmax LpNormalization LpPool MatMul Max MaxPool MaxRoiPool MaxUnpool Mean MeanVarianceNormalization Min Mish Mod Mul Neg
-    Not OneHot Or Pad Pow Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd
-    ReduceSum ReduceSumSquare Relu Reshape Resize ReverseSequence RMSNormalization Round ScatterElements ScatterND Selu Shape
-    Shrink Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Swish Tan Tanh
-    ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Upsample Where Xor BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor
-    """.split()
-)
+# fmt: off
+STEP_OPS = frozenset((
+    "Abs", "Acos", "Acosh", "Add", "And", "ArgMax", "ArgMin", "Asin", "Asinh", "Atan", "Atanh", "AveragePool",
+    "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast", "CastLike", "Ceil", "Celu", "Clip",
+    "Concat", "ConstantOfShape", "Conv", "ConvTranspose", "Cos", "Cosh", "CumSum", "DepthToSpace", "Div", "Dropout",
+    "Einsum", "Elu", "Equal", "Erf", "Exp", "Expand", "EyeLike", "Flatten", "Floor", "Gather", "GatherElements",
+    "GatherND", "Gelu", "Gemm", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "Greater", "GreaterOrEqual",
+    "GroupNormalization", "HardSigmoid", "HardSwish", "Hardmax", "Identity", "InstanceNormalization", "IsInf", "IsNaN",
+    "LRN", "LayerNormalization", "LeakyRelu", "Less", "LessOrEqual", "Log", "LogSoftmax", "LpNormalization", "LpPool",
+    "MatMul", "Max", "MaxPool", "MaxRoiPool", "MaxUnpool", "Mean", "MeanVarianceNormalization", "Min", "Mish", "Mod",
+    "Mul", "Neg", "Not", "OneHot", "Or", "Pad", "Pow", "RMSNormalization", "Range", "Reciprocal", "ReduceL1",
+    "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
+    "ReduceSumSquare", "Relu", "Reshape", "Resize", "ReverseSequence", "Round", "ScatterElements", "ScatterND", "Selu",
+    "Shape", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Size", "Slice", "Softmax", "Softplus", "Softsign",
+    "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Tile", "TopK",
+    "Transpose", "Trilu", "Unsqueeze", "Upsample", "Where", "Xor",
+))
+# fmt: on
 
 # Known to the importer only: a pass replaces them before the split.
 REWRITTEN = frozenset(["BatchNormalization", "PRelu", "SimplifiedLayerNormalization", "Constant"])
@@ -53,7 +58,7 @@ SHAPE_INPUTS = {
     "ReduceL1": (1,), "ReduceL2": (1,), "ReduceLogSum": (1,), "ReduceLogSumExp": (1,), "ReduceSumSquare": (1,),
 }  # fmt: skip
 
-_LOOPS = Refusal("control flow depends on values that only the data owner may see", "export the model with its loops unrolled and branches decided")
+_LOOPS = Refusal("control flow depends on values that only the data owner may see", "export it with loops unrolled and branches decided")
 _RANDOM = Refusal("draws random numbers, so it has no single right answer", "export the model in evaluation mode")
 _STRINGS = Refusal("works on text or sequences, not on arrays of numbers", "do this before the network")
 _QUANTISED = Refusal("integer-quantised arithmetic is not exact on encrypted reals", "export the float model")
@@ -63,7 +68,7 @@ _NO_STEP = Refusal("is not an operator that a client step may contain", "write i
 
 
 def _all(names: str, refusal: Refusal) -> dict[str, Refusal]:
-    return {name: refusal for name in names.split()}
+    return dict.fromkeys(names.split(), refusal)
 
 
 REFUSED = {

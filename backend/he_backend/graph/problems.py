@@ -32,7 +32,7 @@ def _problem(graph: Graph, node: Node) -> ops.Refusal | None:
         name = node.inputs[position] if position < len(node.inputs) else ""
         if name and name not in graph.constants:
             return ops.Refusal(
-                f"its argument {position} ({name}) sets a shape and depends on the data", "export with fixed sizes, so that shapes are constants"
+                f"its argument {position} ({name}) sets a shape and depends on the data", "export with fixed sizes",
             )
     odd = [n for n in (*node.inputs, *node.outputs) if n and np.dtype(graph.dtypes.get(n, "float32")).kind not in "fiub"]
     if odd:
@@ -47,7 +47,8 @@ def holds_weights(graph: Graph, name: str) -> bool:
 
 
 def _weights_out_of_place(graph: Graph, node: Node) -> ops.Refusal | None:
-    weights = [position for position, name in enumerate(node.inputs) if holds_weights(graph, name)]
+    sizes = ops.SHAPE_INPUTS.get(node.op, ())  # scales of a Resize are floating, and no weights
+    weights = [position for position, name in enumerate(node.inputs) if holds_weights(graph, name) and position not in sizes]
     if node.op in ops.WEIGHTED and any(n in graph.constants and graph.constants[n].dtype.kind in "iu" for n in node.inputs):
         return ops.Refusal("multiplies by integer weights", "export the float model")
     if not weights:

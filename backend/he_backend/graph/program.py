@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Mapping
+from typing import Iterable, Mapping
 
 import numpy as np
+import onnx
 
 from he_backend.graph.model import Node, Shape, ValueSpec, size_of
 
@@ -49,6 +50,11 @@ class Step:
     model: bytes = field(default=b"", repr=False)
     batched: bool = True  # axis 0 counts rows; otherwise the step runs row by row
 
+    @property
+    def ops(self) -> tuple[str, ...]:
+        """Operators of the step, in order."""
+        return tuple(node.op_type for node in onnx.ModelProto.FromString(self.model).graph.node) if self.model else ()
+
 
 @dataclass(frozen=True)
 class Program:
@@ -62,6 +68,7 @@ class Program:
     steps: tuple[Step, ...]
     public_constants: tuple[str, ...] = ()  # what of the model travels to the client, each with its reason
     row_wise: bool = True  # False: the model mixes axis 0, so one whole input tensor is one row
+    source: bytes = field(default=b"", repr=False, compare=False)  # the model itself, on one row: the owner's reference
 
     def __post_init__(self) -> None:
         assert len(self.steps) == len(self.segments) + 1, "a step before each segment and one after the last"
@@ -79,3 +86,31 @@ class Program:
         """Multiply-adds per row over all segments."""
         return sum(segment.multiply_adds for segment in self.segments)
 
+
+    def describe(self) -> str:
+        """The rounds as a text table: who computes what, values per row each way, multiply-adds per row."""
+        rows = [("", "data owner computes", "sends", "model owner computes", "answers", "multiply-adds")]
+        for index, step in enumerate(self.steps):
+            left = summarise(step.ops) or "nothing"
+            if index < len(self.segments):
+                segment = self.segments[index]
+                middle = summarise([node.op for node in segment.nodes])
+                figures = [f"{n:,}" for n in (segment.in_elements, segment.out_elements, segment.multiply_adds)]
+                rows.append((str(index + 1), left, figures[0], middle, figures[1], figures[2]))
+            else:
+                rows.append(("end", left, "", "", "", ""))
+        widths = [max(len(row[column]) for row in rows) for column in range(6)]
+        right = (2, 4, 5)
+        lines = ["  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip() for row in rows]
+        lines.insert(1, "  ".join("-" * width for width in widths))
+        head = f"{self.name}: {self.rounds} rounds, {self.multiply_adds:,} multiply-adds per row (values are per row)"
+        tail = [f"goes to the data owner: {entry}" for entry in self.public_constants]
+        return "\n".join([head, *lines, *tail])
+
+
+def summarise(ops: Iterable[str]) -> str:
+    """Operator names with their counts, in order of first use: Conv, Relu x2."""
+    counts: dict[str, int] = {}
+    for op in ops:
+        counts[op] = counts.get(op, 0) + 1
+    return ", ".join(op if count == 1 else f"{op} x{count}" for op, count in counts.items())

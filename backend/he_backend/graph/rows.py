@@ -164,6 +164,13 @@ def _rows_of_fixed_batch(model: onnx.ModelProto, inputs: Inputs, batch: int) -> 
     return OneRow(candidate, single, True)
 
 
+def free_rows(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model on one row with axis 0 of its inputs left open. Callers compare results before they trust it."""
+    opened = _free_reshapes(model, 1)
+    shapes = {v.name: ["rows", *(int(d.dim_value) for d in v.type.tensor_type.shape.dim[1:])] for v in opened.graph.input}
+    return _with_inputs(opened, shapes)
+
+
 def _free_reshapes(model: onnx.ModelProto, batch: int) -> onnx.ModelProto:
     """Reshape to [batch, …] becomes Reshape to [0, …]: axis 0 as it comes. Callers compare results before they trust it."""
     changed = onnx.ModelProto()

@@ -8,6 +8,7 @@ from typing import Any, Mapping, Sequence
 import numpy as np
 import onnx
 import onnxruntime
+from onnx import helper
 
 from he_backend.errors import ModelError
 
@@ -29,19 +30,29 @@ def open_session(model: bytes, threads: int = 1, level: Any = ALL) -> Any:
     """An ONNX Runtime session on the CPU. Raises ModelError with ONNX Runtime's own words when it cannot load the model."""
     try:
         return onnxruntime.InferenceSession(model, _options(threads, level), providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime raises a dozen unrelated classes
+    except Exception as error:
         raise ModelError(f"ONNX Runtime cannot load the model: {first_line(error)}") from error
 
 
 def run(model: bytes, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None, level: Any = NONE) -> list[np.ndarray]:
     """The outputs of a model run once. Raises ModelError when ONNX Runtime cannot load or run it."""
     session = open_session(model, level=level)
-    quiet = onnxruntime.RunOptions()
-    quiet.log_severity_level = 4
     try:
-        return session.run(list(outputs) if outputs is not None else None, dict(feeds), quiet)
-    except Exception as error:  # noqa: BLE001
+        return session.run(list(outputs) if outputs is not None else None, dict(feeds), quiet())
+    except Exception as error:
         raise ModelError(f"ONNX Runtime cannot run the model: {first_line(error)}") from error
+
+
+def quiet() -> Any:
+    """Options of one run without log lines: what fails is raised."""
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = 4
+    return options
+
+
+def numpy_type(element_type: int) -> str:
+    """The numpy name of an ONNX element type."""
+    return str(np.dtype(helper.tensor_dtype_to_np_dtype(element_type)).name)
 
 
 def optimise(model: bytes, disabled: Sequence[str] = ()) -> onnx.ModelProto:
@@ -52,11 +63,12 @@ def optimise(model: bytes, disabled: Sequence[str] = ()) -> onnx.ModelProto:
         try:
             onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(disabled))
             return onnx.load(options.optimized_model_filepath)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             raise ModelError(f"ONNX Runtime cannot load the model: {first_line(error)}") from error
 
 
 def first_line(error: BaseException) -> str:
+    """The first line of what a library says."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:300]
 

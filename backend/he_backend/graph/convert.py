@@ -1,0 +1,29 @@
+"""The door of the room: a model file, bytes, ModelProto or PyTorch module -> `Program`."""
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+from he_backend.graph.onnx_import import import_onnx
+from he_backend.graph.program import Program
+from he_backend.graph.split import split
+from he_backend.graph.torch_import import import_torch, is_torch_module
+
+
+def convert(
+    model: Any,
+    example: Any = None,
+    *,
+    name: str = "",
+    dims: Mapping[str, int] | None = None,
+    public_embeddings: bool = False,
+) -> Program:
+    """The network, split between model owner and data owner, and compared with ONNX Runtime on the way.
+
+    model: path of an .onnx file, its bytes, an onnx.ModelProto, or a torch.nn.Module with `example` inputs.
+    dims: sizes for open axes other than the row axis, by symbol ("seq") or "input:axis".
+    public_embeddings: embedding tables may travel to the data owner.
+    Raises ModelError; its `problems` lists every node that cannot run encrypted.
+    """
+    if is_torch_module(model):
+        return split(import_torch(model, example, name, dims, public_embeddings))
+    return split(import_onnx(model, name, dims, public_embeddings))

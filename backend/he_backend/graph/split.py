@@ -1,0 +1,163 @@
+"""`Graph` -> `Program`: what the model owner computes in each round, and what the data owner computes between rounds.
+
+The client-aided split of nGraph-HE2 (Boemer et al., WAHC 2019), made general: affine with weights is the server's, free of weights is
+the client's, and everything that one round can compute is one segment. `placement` finds the earliest place of every value; here the
+network is walked back from its outputs, so that nothing is computed or sent that nobody needs.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Iterable
+
+from he_backend.errors import ModelError
+from he_backend.graph.model import Graph, Node, row_shape, size_of
+from he_backend.graph.placement import Expression, Place, data_operands, place
+from he_backend.graph.problems import problems_of
+from he_backend.graph.program import Program, Segment, Step
+from he_backend.graph.step_models import StepNodes, build_steps, public_constants
+
+
+def split(graph: Graph) -> Program:
+    """The network as a Program. Raises ModelError whose `problems` lists every node that cannot be split."""
+    problems = problems_of(graph)
+    if problems:
+        raise ModelError(f"the model {graph.name!r} cannot run encrypted:", problems)
+    places = place(graph)
+    chosen = _choose(graph, places, frozenset())
+    chosen = _choose(graph, places, chosen.wanted)  # a second look, now that it is known what the client has anyway
+    levels = sorted({_expression(places, name).level for name in chosen.received})
+    segments = tuple(_segment(graph, places, chosen, index, level) for index, level in enumerate(levels))
+    step_nodes = _step_nodes(graph, places, chosen, levels, segments)
+    steps = build_steps(graph, step_nodes)
+    crossing: set[str] = {*graph.inputs, *graph.outputs}
+    for segment in segments:
+        crossing.update(segment.inputs, segment.outputs)
+    for step in steps:
+        crossing.update(step.inputs, step.outputs)
+    return Program(
+        name=graph.name,
+        inputs=tuple(graph.spec(name) for name in graph.inputs),
+        outputs=tuple(graph.spec(name) for name in graph.outputs),
+        shapes={name: row_shape(graph.shapes[name]) for name in sorted(crossing)},
+        segments=segments,
+        steps=steps,
+        public_constants=public_constants(graph, step_nodes),
+        row_wise=graph.row_wise,
+        source=graph.source,
+    )
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Values the client has, those of them that it receives, and the nodes it computes."""
+
+    wanted: frozenset[str]
+    received: frozenset[str]
+    computed: tuple[Node, ...]
+
+
+def _expression(places: dict[str, Place], name: str) -> Expression:
+    expression = places[name].expression
+    assert expression is not None
+    return expression
+
+
+def _choose(graph: Graph, places: dict[str, Place], had: frozenset[str]) -> _Choice:
+    """Back from the outputs: compute a value or receive it, whichever is earlier, then whichever moves fewer elements."""
+    wanted, received = set(graph.outputs), set()
+    computed: list[Node] = []
+    for node in reversed(graph.nodes):
+        computes = False
+        for output in node.outputs:
+            if output not in wanted:
+                continue
+            if _receives(graph, places, node, output, wanted | had):
+                received.add(output)
+                wanted.update(_expression(places, output).leaves)
+            else:
+                computes = True
+        if computes:
+            computed.append(node)
+            wanted.update(data_operands(graph, node))
+    return _Choice(frozenset(wanted), frozenset(received), tuple(reversed(computed)))
+
+
+def _receives(graph: Graph, places: dict[str, Place], node: Node, output: str, had: set[str]) -> bool:
+    here = places[output]
+    if here.expression is None or not here.computable:
+        return here.expression is not None
+    data = data_operands(graph, node)
+    computing = max(places[name].client for name in data)
+    receiving = here.expression.level + 1
+    if computing != receiving:
+        return receiving < computing
+    missing = [name for name in data if name not in had and places[name].expression is not None]
+    if not missing:
+        return False
+    leaves = frozenset().union(*(_expression(places, name).leaves for name in missing))
+    return _elements(graph, [output, *here.expression.leaves]) <= _elements(graph, [*missing, *leaves])
+
+
+def _elements(graph: Graph, names: Iterable[str]) -> int:
+    return sum(size_of(graph.shapes[name]) for name in names)
+
+
+def _segment(graph: Graph, places: dict[str, Place], chosen: _Choice, index: int, level: int) -> Segment:
+    """Everything that is received from one round."""
+    received = [name for node in graph.nodes for name in node.outputs if name in chosen.received]
+    outputs = [name for name in received if _expression(places, name).level == level]
+    leaves = frozenset().union(*(_expression(places, name).leaves for name in outputs))
+    needed: set[str] = set(outputs)
+    inputs: set[str] = set()
+    nodes: list[Node] = []
+    for node in reversed(graph.nodes):
+        if needed.intersection(node.outputs):
+            nodes.append(node)
+            for name in data_operands(graph, node):
+                (inputs if name in leaves else needed).add(name)
+    nodes.reverse()
+    ordered = [name for name in (*graph.inputs, *(o for n in graph.nodes for o in n.outputs)) if name in inputs]
+    named = {name for node in nodes for name in (*node.inputs, *node.outputs) if name}
+    return Segment(
+        index=index,
+        name=f"round {index + 1}",
+        inputs=tuple(ordered),
+        outputs=tuple(outputs),
+        nodes=tuple(nodes),
+        constants={name: graph.constants[name] for name in sorted(named) if name in graph.constants},
+        tensor_shapes={name: graph.shapes[name] for name in sorted(named)},
+        opset=graph.opset,
+        multiply_adds=sum(_expression(places, name).nonzeros for name in outputs),
+    )
+
+
+def _step_nodes(
+    graph: Graph, places: dict[str, Place], chosen: _Choice, levels: list[int], segments: tuple[Segment, ...]
+) -> tuple[StepNodes, ...]:
+    """The client's nodes, each in the first step in which all its operands are there; and what passes from step to step."""
+    since = dict.fromkeys(graph.inputs, 0)
+    for name in chosen.received:
+        since[name] = levels.index(_expression(places, name).level) + 1
+    nodes: list[list[Node]] = [[] for _ in range(len(levels) + 1)]
+    for node in chosen.computed:
+        step = max((since[name] for name in data_operands(graph, node)), default=0)
+        nodes[step].append(node)
+        for output in node.outputs:
+            if output and output not in chosen.received:
+                since[output] = step
+    reads = [tuple(dict.fromkeys(n for node in part for n in data_operands(graph, node))) for part in nodes]
+    found = []
+    for index, part in enumerate(nodes):
+        made = [output for node in part for output in node.outputs if output and output not in chosen.received]
+        later = {*graph.outputs, *(n for segment in segments[index:] for n in segment.inputs), *(n for r in reads[index + 1 :] for n in r)}
+        found.append(
+            StepNodes(
+                tuple(name for name in reads[index] if name not in made),
+                tuple(name for name in made if name in later),
+                tuple(part),
+            )
+        )
+    return tuple(found)
+
+
+__all__ = ["Program", "Segment", "Step", "split"]

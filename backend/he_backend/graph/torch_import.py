@@ -1,0 +1,84 @@
+"""PyTorch modules -> ONNX -> `Graph`. torch is an extra, imported only here and only when it is used."""
+from __future__ import annotations
+
+import inspect
+import io
+import logging
+import sys
+import warnings
+from typing import Any, Mapping, Sequence
+
+import numpy as np
+
+from he_backend.errors import ModelError
+from he_backend.graph.model import Graph
+from he_backend.graph.onnx_import import import_onnx
+
+_OPSET = 17  # old enough for every onnxruntime that is supported, new enough for LayerNormalization
+
+
+def is_torch_module(value: Any) -> bool:
+    """Whether this is a torch.nn.Module; does not import torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.nn.Module)
+
+
+def import_torch(
+    module: Any,
+    example: Any,
+    name: str = "",
+    dims: Mapping[str, int] | None = None,
+    public_embeddings: bool = False,
+) -> Graph:
+    """The module as a verified Graph; axis 0 of its inputs counts rows.
+
+    example: one input (array or tensor) or a sequence of them, with a row axis; its values do not matter, its shapes and types do.
+    Raises ModelError when torch is missing or cannot export the module, and as `import_onnx` does.
+    """
+    data = export(module, example)
+    return import_onnx(data, name or type(module).__name__, dims, public_embeddings)
+
+
+def export(module: Any, example: Any) -> bytes:
+    """The module in evaluation mode as an ONNX file. The module's own mode is put back afterwards."""
+    try:
+        import torch
+    except ImportError as error:
+        raise ModelError("PyTorch is not installed: pip install 'he-nn[torch]', or export the module to ONNX elsewhere") from error
+    if example is None:
+        raise ModelError("a PyTorch module needs an example input (an array with a row axis) to be exported")
+    several = isinstance(example, (tuple, list))
+    tensors = tuple(torch.as_tensor(np.asarray(e) if not torch.is_tensor(e) else e) for e in (example if several else [example]))
+    names = [f"input{i}" if len(tensors) > 1 else "input" for i in range(len(tensors))]
+    options: dict[str, Any] = {"opset_version": _OPSET, "input_names": names, "do_constant_folding": True}
+    if "dynamo" in inspect.signature(torch.onnx.export).parameters:
+        options["dynamo"] = False
+    mode = module.training
+    module.eval()
+    try:
+        return _export(torch, module, tensors, options, names)
+    finally:
+        module.train(mode)
+
+
+def _export(torch: Any, module: Any, tensors: Sequence[Any], options: dict[str, Any], names: Sequence[str]) -> bytes:
+    """Try an open row axis first; a module that cannot be traced so is exported on one row."""
+    attempts = (
+        (tensors, {**options, "dynamic_axes": {name: {0: "rows"} for name, t in zip(names, tensors) if t.dim()}}),
+        (tuple(t[:1] if t.dim() else t for t in tensors), options),
+    )
+    failure: Exception | None = None
+    for given, wanted in attempts:
+        file = io.BytesIO()
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            previous = logging.root.manager.disable
+            logging.disable(logging.WARNING)
+            try:
+                torch.onnx.export(module, given, file, **wanted)
+                return file.getvalue()
+            except Exception as error:  # noqa: BLE001 - tracing runs the module's own code
+                failure = error
+            finally:
+                logging.disable(previous)
+    raise ModelError(f"PyTorch cannot export the module to ONNX: {str(failure).strip().splitlines()[0][:300]}") from failure
