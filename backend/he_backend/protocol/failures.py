@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from typing import Mapping
 
-from .. import errors
-from .messages import Failure
+from he_backend import errors
+from he_backend.protocol.messages import Failure
 
 MOST_CHARACTERS = 8000
 

@@ -13,9 +13,9 @@ from typing import Any, Callable, Iterable, Iterator
 
 import grpc
 
-from ..errors import ParameterError, TransportError
-from .messages import MAX_FRAME_BYTES
-from .transport import Handler
+from he_backend.errors import ParameterError, TransportError
+from he_backend.protocol.messages import MAX_FRAME_BYTES
+from he_backend.protocol.transport import Handler
 
 DEFAULT_PORT = 34000
 METHOD = "/he_nn.Ciphertext/Exchange"
@@ -227,7 +227,7 @@ def _channel(address: str, connect_timeout_s: float, tls: ClientTls | None) -> A
         raise ParameterError(f"{address!r} is not an address: write host:port, such as localhost:{DEFAULT_PORT}")
     # gRPC core: the name says backoff, but this is how long one attempt to connect may take.
     options: list[tuple[str, Any]] = [*_CLIENT, ("grpc.min_reconnect_backoff_ms", max(1, round(connect_timeout_s * 1000)))]
-    if host in ("localhost", "[::1]") or host.startswith("127."):
+    if host in ("localhost", "0.0.0.0", "[::1]") or host.startswith("127."):
         options.append(("grpc.enable_http_proxy", 0))
     if tls is None:
         return grpc.insecure_channel(address, options=options)

@@ -10,8 +10,8 @@ from typing import Any, Iterable, Mapping, Union
 
 from google.protobuf.message import DecodeError
 
-from ..errors import ParameterError, ProtocolError
-from .schema import proto_classes, snake, wire, wires
+from he_backend.errors import ParameterError, ProtocolError
+from he_backend.protocol.schema import proto_classes, snake, wire, wires
 
 PROTOCOL_VERSION = 1
 MAX_BLOCK_BYTES = 1 << 20  # payload of one Block that we send

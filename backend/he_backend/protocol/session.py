@@ -11,9 +11,9 @@ import zlib
 from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Iterator, Tuple, TypeVar
 
-from ..errors import HeError, ProtocolError
-from .failures import error_of, failure_of
-from .messages import (
+from he_backend.errors import HeError, ProtocolError
+from he_backend.protocol.failures import error_of, failure_of
+from he_backend.protocol.messages import (
     MAX_BLOCK_BYTES,
     MAX_FRAME_BYTES,
     Block,
@@ -33,7 +33,7 @@ from .messages import (
     encode,
     encode_block,
 )
-from .transport import Handler, Link, Retry, retry
+from he_backend.protocol.transport import Handler, Link, Retry, retry
 
 MAX_CALL_BYTES = 8 << 30  # payload of one call
 _FRAME_OVERHEAD = 64  # more than the version, keys, index and lengths around a Block's payload

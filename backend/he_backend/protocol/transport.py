@@ -7,8 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import Callable, Iterable, Iterator, Protocol, TypeVar
 
-from ..errors import TransportError
-from .messages import RoundRequest, decode
+from he_backend.errors import TransportError
+from he_backend.protocol.messages import RoundRequest, decode
 
 T = TypeVar("T")
 Handler = Callable[[Iterator[bytes]], Iterator[bytes]]

@@ -12,7 +12,7 @@ from typing import Tuple, Union
 
 import numpy as np
 
-from ..errors import EngineError, InputError
+from he_backend.errors import EngineError, InputError
 
 Source = Union[bytes, str, "os.PathLike[str]"]
 TestSet = Union[Source, Tuple[np.ndarray, np.ndarray]]

@@ -21,8 +21,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from ..errors import EngineError, ModelError, NotFoundError, ParameterError
-from .model_files import Source, TestSet, pack_test_set, read_source, rename, unlink, unpack_test_set, write_temporary
+from he_backend.errors import EngineError, ModelError, NotFoundError, ParameterError
+from he_backend.server.model_files import Source, TestSet, pack_test_set, read_source, rename, unlink, unpack_test_set, write_temporary
 
 LATEST = "latest"
 ALL = "all"
