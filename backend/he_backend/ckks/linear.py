@@ -7,8 +7,9 @@ from typing import Iterator
 
 import numpy as np
 
-# Weights of at most 16 bits, sign included: a limb of 27 bits times a weight leaves 10 bits of float64 for sums.
-MAX_WEIGHT_BITS = 16
+# Weights of at most 24 bits, sign included. Exact float64 sums need limb + log2(L1 norm of a row) <= 53 bits; a limb of 27 bits, sign
+# included, leaves 27 bits for the norm before a row has to be cut into blocks.
+MAX_WEIGHT_BITS = 24
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,11 @@ from he_backend.inference.plan import DEFAULT_BITS, ClientPlan, RoundPlan, safe_
 from he_backend.inference.probe import probe_error, probe_map, probe_scale, probe_values
 from he_backend.inference.wire import plan_digest, plan_from_bytes
 from he_backend.protocol import messages
+from he_backend.protocol.grpc_transport import GrpcLink
 from he_backend.protocol.session import ClientSession, Incoming
 from he_backend.protocol.transport import CountingLink, Link, Retry
 from he_backend.version import VERSION
 
-AUTO_PRESETS = ("N11_L1", "N12_L4", "N13_L8")  # cheapest first
 _PARTS = ("encrypt", "server", "decrypt", "step", "wire")
 
 
@@ -53,15 +53,16 @@ class Task:
 
 
 class Client:
-    """A data owner's connection to one server.
+    """A data owner's connection to one server: a link, or HOST:PORT of its ciphertext channel.
 
-    `engine`: auto, native, seal (or clear where the server allows it). `preset`: a preset's name, a JSON file, or auto (the cheapest that
-    promises `bits`). `progress` is called before each round; when `cancelled` returns True the inference stops with Cancelled.
+    `engine`: auto, native, seal (or clear where the server allows it). `preset`: a preset's name, a JSON file, or auto (the server
+    picks the cheapest parameters that promise `bits`; they are checked here). `progress` is called before each round; when `cancelled`
+    returns True the inference stops with Cancelled.
     """
 
     def __init__(
         self,
-        link: Link,
+        link: Link | str,
         *,
         engine: str = "auto",
         preset: str = "N13_L8",
@@ -73,10 +74,10 @@ class Client:
         progress: Callable[[Progress], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> None:
-        self._link = CountingLink(link)
+        self._link = CountingLink(GrpcLink(link) if isinstance(link, str) else link)
         self._engine = default_engine() if engine == "auto" else check_engine(engine)
         self._allow_insecure = allow_insecure
-        self._presets = tuple(load_params(name, allow_insecure) for name in (AUTO_PRESETS if preset == "auto" else (preset,)))
+        self._params = None if preset == "auto" else load_params(preset, allow_insecure)
         self._packing, self._bits, self._threads, self._retry = packing, bits, threads, retry
         self._progress, self._cancelled = progress, cancelled
 
@@ -109,27 +110,18 @@ class Client:
         return _Inference(task, self._link, self._progress, self._cancelled).run(inputs)
 
     def _agree(self, session: ClientSession, model: str, rows: int) -> ClientPlan:
-        """The plan under the first preset that promises the precision wanted; under the only one there is otherwise."""
-        for position, params in enumerate(self._presets):
-            last = position == len(self._presets) - 1
-            request = messages.PlanRequest(
-                model,
-                self._engine,
-                json.dumps(params.literal(), sort_keys=True),
-                self._packing,
-                self._bits,
-                rows,
-                {"preset_name": params.name},
-            )
-            reply, data = session.plan(request)
-            if plan_digest(data) != reply.plan_digest:
-                raise ProtocolError("the plan does not match its digest: it was damaged on the way")
-            plan = plan_from_bytes(data, self._allow_insecure)
-            if (plan.engine, plan.params) != (self._engine, params):
-                raise ProtocolError(f"the server answered with another engine or preset than {self._engine}, {params.name}")
-            if last or plan.expected_bits >= self._bits:
-                return plan
-        raise AssertionError("there is at least one preset")
+        """The server's plan, checked, for the engine and the parameters asked for."""
+        params = self._params
+        literal = json.dumps("auto" if params is None else params.literal(), sort_keys=True)
+        options = {} if params is None else {"preset_name": params.name}
+        request = messages.PlanRequest(model, self._engine, literal, self._packing, self._bits, rows, options)
+        reply, data = session.plan(request)
+        if plan_digest(data) != reply.plan_digest:
+            raise ProtocolError("the plan does not match its digest: it was damaged on the way")
+        plan = plan_from_bytes(data, self._allow_insecure)
+        if plan.engine != self._engine or params not in (None, plan.params):
+            raise ProtocolError(f"the server planned for {plan.engine} and {plan.params.name}, which this side did not ask for")
+        return plan
 
     def _probe(self, session: ClientSession, plan: ClientPlan) -> None:
         """The environment test: a known computation under this plan's engine and parameters."""

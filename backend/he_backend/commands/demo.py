@@ -15,7 +15,6 @@ from he_backend.commands.infer import report_text
 from he_backend.commands.options import errors_shown, progress_shown, run_options
 from he_backend.errors import TransportError
 from he_backend.graph import Reference, convert
-from he_backend.protocol.grpc_transport import GrpcLink
 from he_backend.zoo import shipped
 
 
@@ -44,7 +43,7 @@ def demo(
         try:
             address = _address(server)
             client = Client(
-                GrpcLink(address),
+                address,
                 engine=engine,
                 preset=preset,
                 packing=packing,

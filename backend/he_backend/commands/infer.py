@@ -16,7 +16,6 @@ from he_backend.errors import InputError
 from he_backend.graph import convert
 from he_backend.inference.describe import size_text
 from he_backend.local import infer as infer_local
-from he_backend.protocol.grpc_transport import GrpcLink
 
 
 @click.command("infer")
@@ -48,7 +47,7 @@ def infer(
         if server is None:
             result = infer_local(convert(model), values, repeat=repeat, **shared)
         else:
-            client = Client(GrpcLink(server), **shared)
+            client = Client(server, **shared)
             try:
                 task = client.prepare(model, len(next(iter(values.values())) if isinstance(values, dict) else values))
                 runs = sorted((client.infer(task, values) for _ in range(repeat)), key=lambda run: run.report.seconds["total"])

@@ -8,7 +8,6 @@ import click
 
 from he_backend.ckks.engines import check_engine, default_engine
 from he_backend.ckks.params import load_params
-from he_backend.client.inference import AUTO_PRESETS
 from he_backend.commands.options import errors_shown, run_options
 from he_backend.graph import convert as convert_model
 from he_backend.inference.describe import plan_figures, plan_table
@@ -27,10 +26,8 @@ def plan(
     with errors_shown():
         program = convert_model(model)
         name = default_engine() if engine == "auto" else check_engine(engine)
-        for candidate in AUTO_PRESETS if preset == "auto" else (preset,):
-            params = load_params(candidate, allow_insecure)
-            spec = PlanSpec("local", name, params.literal(), packing, bits, rows, params.name, allow_insecure)
-            made = make_plan(program, "local", program.name, spec).client
-            if made.expected_bits >= bits:
-                break
+        params = None if preset == "auto" else load_params(preset, allow_insecure)
+        literal, preset_name = ("auto", "auto") if params is None else (params.literal(), params.name)
+        spec = PlanSpec("local", name, literal, packing, bits, rows, preset_name, allow_insecure)
+        made = make_plan(program, "local", program.name, spec).client
     click.echo(json.dumps(plan_figures(made, rows)) if as_json else plan_table(made, rows))

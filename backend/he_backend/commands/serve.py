@@ -10,10 +10,8 @@ import click
 
 from he_backend.commands.options import errors_shown
 from he_backend.graph import convert
-from he_backend.protocol.grpc_transport import serve as serve_grpc
-from he_backend.server.models import ModelSource, OneModel, RegistryModels
-from he_backend.server.registry import Registry, default_root
-from he_backend.server.service import CipherService
+from he_backend.server.models import OneModel
+from he_backend.server.serving import Server
 
 
 @click.command("serve")
@@ -28,9 +26,9 @@ from he_backend.server.service import CipherService
 def serve(registry: str | None, model: str | None, host: str, port: int, allow_insecure: bool, allow_clear: bool) -> None:
     """Serve encrypted inference until interrupted."""
     with errors_shown():
-        source: ModelSource = OneModel(convert(model)) if model else RegistryModels(Registry(registry or default_root()))
-        service = CipherService(source, allow_insecure=allow_insecure, allow_clear=allow_clear)
-        handle = serve_grpc(service.handle, f"{host}:{port}")
+        models = OneModel(convert(model)) if model else None
+        server = Server(registry, models=models, allow_insecure=allow_insecure, allow_clear=allow_clear)
+        handle = server.start(f"{host}:{port}")
     stopped = threading.Event()
 
     def stop(*_: Any) -> None:

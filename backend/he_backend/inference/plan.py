@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 from he_backend.ckks.engines import Traits, traits
 from he_backend.ckks.linear import LinearMap
@@ -16,32 +16,32 @@ from he_backend.ckks.params import Params, check_params
 from he_backend.errors import CapacityError, ParameterError
 from he_backend.graph.affine import AffineMap, lower
 from he_backend.graph.model import ValueSpec
-from he_backend.graph.program import Program, Step
-from he_backend.inference.quantise import best_width, quantise, statistics
+from he_backend.graph.program import Program, Segment, Step
+from he_backend.inference.quantise import Statistics, best_width, quantise, statistics
 
 PACKINGS = ("batch",)
 MIN_BITS, MAX_BITS, DEFAULT_BITS = 4, 24, 12
 # The promise leaves 3 bits for the largest of many errors over the typical one, and for what client steps make of errors.
 _MARGIN_BITS = 3.0
+# With several rounds of about equal errors a round needs a bit more than the whole.
+_ROUND_MARGIN_BITS = 1.0
 _MAX_MODULUS_BITS = 62
+# What 'auto' picks from: ring degree and bits of its one prime, cheapest first.
+AUTO_LADDER = tuple((2048, size) for size in range(28, 55, 2)) + tuple((4096, size) for size in (56, 58, 60))
 
 
 @dataclass(frozen=True)
 class PlanSpec:
-    """What determines a plan, with the model: both parties make the same plan from the same spec."""
+    """What determines a plan, with the model: equal specs make equal plans, on any replica."""
 
     model: str  # id or name of the model
     engine: str
-    preset: Mapping[str, Any]  # the preset's JSON literal
+    preset: Mapping[str, Any] | str  # the preset's JSON literal, or 'auto'
     packing: str = "auto"
     bits: int = DEFAULT_BITS
     rows: int = 1  # that one inference is about; packings are chosen for it
     preset_name: str = "custom"
     allow_insecure: bool = False
-
-    def params(self) -> Params:
-        """The checked parameters; raises ParameterError or SecurityError."""
-        return check_params(self.preset, self.preset_name, self.allow_insecure)
 
 
 @dataclass(frozen=True)
@@ -117,14 +117,16 @@ def make_plan(program: Program, model_id: str, model_name: str, spec: PlanSpec) 
         raise ParameterError(f"packing: {spec.packing!r} is not known; allowed: auto, {', '.join(PACKINGS)}")
     if type(spec.bits) is not int or not MIN_BITS <= spec.bits <= MAX_BITS:
         raise ParameterError(f"bits: {spec.bits!r}; allowed: {MIN_BITS} to {MAX_BITS} bits of precision")
-    params = spec.params()
+    affines = [lower(segment, program.shapes) for segment in program.segments]
+    stats = [statistics(affine) for affine in affines]
+    params = _auto_params(stats, spec) if spec.preset == "auto" else check_params(spec.preset, spec.preset_name, spec.allow_insecure)
     rounds: list[RoundPlan] = []
     maps: list[LinearMap] = []
     shapes: dict[str, tuple[int, ...]] = {}
     squares = 0.0
-    for segment in program.segments:
+    for segment, affine, stat in zip(program.segments, affines, stats):
         shapes.update({name: tuple(program.shapes[name]) for name in segment.inputs + segment.outputs})
-        this, linear, error = _plan_round(segment, lower(segment, program.shapes), params, spec)
+        this, linear, error = _plan_round(segment, affine, stat, params, spec)
         rounds.append(this)
         maps.append(linear)
         squares += error**2
@@ -138,16 +140,33 @@ def make_plan(program: Program, model_id: str, model_name: str, spec: PlanSpec) 
         shapes,
         tuple(rounds),
         program.steps,
-        _bits(math.sqrt(squares)) - _MARGIN_BITS,
+        _promise(squares),
         program.public_constants,
     )
     return ServerPlan(client, tuple(maps))
 
 
-def _plan_round(segment: Any, affine: AffineMap, params: Params, spec: PlanSpec) -> tuple[RoundPlan, LinearMap, float]:
+def _auto_params(stats: Sequence[Sequence[Statistics]], spec: PlanSpec) -> Params:
+    """The smallest ring and prime of the ladder whose promise reaches the bits wanted; the most precise of them if none does."""
+    best, most = None, -math.inf
+    for degree, size in AUTO_LADDER:
+        literal = {"poly_modulus_degree": degree, "coeff_modulus": [size], "security_level": 128, "complex_packing": True}
+        params = check_params(literal, f"auto_N{degree.bit_length() - 1}_{size}")
+        factor = traits(spec.engine, params).noise_factor
+        promise = _promise(sum(best_width(stat, params.moduli[0], factor)[1] ** 2 for stat in stats))
+        if promise > most:
+            best, most = params, promise
+        if promise >= spec.bits:
+            break
+    assert best is not None
+    return best
+
+
+def _plan_round(
+    segment: Segment, affine: AffineMap, stats: Sequence[Statistics], params: Params, spec: PlanSpec
+) -> tuple[RoundPlan, LinearMap, float]:
     """The fewest primes that reach the precision wanted, or as many as help."""
     kind = traits(spec.engine, params)
-    stats = statistics(affine)
     choice = (1, 0, math.inf)
     for level in range(1, len(params.moduli) + 1):
         modulus = math.prod(params.moduli[:level])
@@ -156,9 +175,9 @@ def _plan_round(segment: Any, affine: AffineMap, params: Params, spec: PlanSpec)
         width, error = best_width(stats, modulus, kind.noise_factor)
         if error < choice[2]:
             choice = (level, width, error)
-        if _bits(error) - _MARGIN_BITS >= spec.bits:
+        if _promise(error**2) >= spec.bits + _ROUND_MARGIN_BITS:
             break
-    level, width, error = choice
+    level, width, _ = choice
     modulus = math.prod(params.moduli[:level])
     map_ = quantise(affine, width, modulus, kind.noise_factor)
     this = RoundPlan(
@@ -171,7 +190,7 @@ def _plan_round(segment: Any, affine: AffineMap, params: Params, spec: PlanSpec)
         map_.constant,
         tuple(tuple(int(n) for n in row) for row in map_.norms),
         map_.weight_bits,
-        round(_bits(map_.relative_error) - _MARGIN_BITS, 2),
+        _promise(map_.relative_error**2),
         map_.linear.multiplications,
     )
     if safe_scale(this, modulus, kind, tuple(1.0 for _ in segment.inputs)) < 1.0:
@@ -201,6 +220,6 @@ def safe_scale(this: RoundPlan, modulus: int, kind: Traits, largest: tuple[float
     return min(bound, min(modulus / 2.0, 2.0**52) * (1.0 - 2.0**-40) / (peak * kind.growth)) if peak > 0 else 1.0
 
 
-def _bits(relative: float) -> float:
-    """Bits of precision of a relative error; at most 52, as float64 has."""
-    return min(52.0, -math.log2(relative)) if relative > 0 else 52.0
+def _promise(squared_error: float) -> float:
+    """Bits of precision promised for a squared relative error; at most 52, as float64 has."""
+    return round(min(52.0, -0.5 * math.log2(squared_error)) - _MARGIN_BITS, 2) if squared_error > 0 else 52.0

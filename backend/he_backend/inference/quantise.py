@@ -7,6 +7,7 @@ chosen where the error of rounding weights and the noise of encryption, which a 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,7 +99,7 @@ def relative_error(stat: Statistics, weight_bits: int, modulus: int, noise_facto
     return math.sqrt((rounding + noise) / (stat.mean_squares * _TYPICAL_RMS**2))
 
 
-def best_width(stats: list[Statistics], modulus: int, noise_factor: float) -> tuple[int, float]:
+def best_width(stats: Sequence[Statistics], modulus: int, noise_factor: float) -> tuple[int, float]:
     """The weight width in bits with the smallest expected relative error over all output tensors, and that error."""
     widths = range(MIN_WEIGHT_BITS, MAX_WEIGHT_BITS + 1)
     errors = [max((relative_error(stat, bits, modulus, noise_factor) for stat in stats), default=0.0) for bits in widths]

@@ -1,0 +1,149 @@
+"""The round loop: right answers in chunks, clear failures, retries, cancelling."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from he_backend.client.inference import Client
+from he_backend.errors import Cancelled, EngineError, InputError, ProtocolError, TransportError
+from he_backend.graph import Reference
+from he_backend.protocol import messages
+from he_backend.protocol.transport import MemoryLink
+from he_backend.server import service as service_module
+from tests.parties import QUICK, client_of, digits, service_of
+
+
+@pytest.fixture(scope="module")
+def parties():
+    return digits(40)
+
+
+class Flaky:
+    """A link that breaks at the calls whose numbers are given, in the middle of the answer."""
+
+    def __init__(self, service, breaks):
+        self._link, self._breaks, self.calls = MemoryLink(service.handle), set(breaks), 0
+
+    def exchange(self, frames):
+        self.calls += 1
+        answer = self._link.exchange(frames)
+        if self.calls in self._breaks:
+            next(answer)
+            raise TransportError("the server went away")
+        yield from answer
+
+    def close(self):
+        self._link.close()
+
+
+def test_rows_beyond_the_ring_go_in_chunks(parties):
+    program, rows, _ = parties
+    many = np.tile(rows, (60, 1))[:2100]
+    client, link = client_of(service_of(program), engine="clear", preset="N11_L1")
+
+    result = client.infer("latest", many)
+
+    due = next(iter(Reference(program).run(many).values()))
+    assert np.array_equal(result.output.argmax(axis=1), due.argmax(axis=1))
+    assert link.traffic.rounds == 2 * result.report.rounds
+    assert result.report.bytes_up + result.report.bytes_down < link.traffic.sent_bytes + link.traffic.received_bytes
+
+
+def test_progress_names_every_round(parties):
+    program, rows, _ = parties
+    seen = []
+    client, _ = client_of(service_of(program), engine="clear", preset="N11_L1", progress=seen.append)
+    client.infer("latest", rows)
+    assert [(at.chunk, at.round) for at in seen] == [(0, i) for i in range(len(program.segments))]
+
+
+def test_a_broken_round_is_sent_again(parties):
+    program, rows, _ = parties
+    link = Flaky(service_of(program), breaks=[4])  # calls 1 to 3 are hello, plan and probe
+    whole, _ = client_of(service_of(program), engine="clear", preset="N11_L1")
+
+    result = Client(link, engine="clear", preset="N11_L1", retry=QUICK).infer("latest", rows)
+
+    assert np.array_equal(result.output, whole.infer("latest", rows).output)
+    assert link.calls == 3 + len(program.segments) + 1
+
+
+def test_a_server_that_stays_away_ends_the_task_and_the_next_one_works(parties):
+    program, rows, _ = parties
+    link = Flaky(service_of(program), breaks=[4, 5])
+    client = Client(link, engine="clear", preset="N11_L1", retry=QUICK)
+    with pytest.raises(TransportError, match="went away"):
+        client.infer("latest", rows)
+    assert client.infer("latest", rows).output.shape == (40, 10)
+
+
+def test_cancelling_stops_before_the_next_round(parties):
+    program, rows, _ = parties
+    client, link = client_of(service_of(program), engine="clear", preset="N11_L1", cancelled=lambda: link.traffic.rounds >= 1)
+    with pytest.raises(Cancelled, match="round 1"):
+        client.infer("latest", rows)
+    assert link.traffic.rounds == 1
+
+
+def test_wrong_rows_are_refused_before_anything_is_encrypted(parties):
+    program, rows, _ = parties
+    client, link = client_of(service_of(program), engine="clear", preset="N11_L1")
+    with pytest.raises(InputError, match="NaN"):
+        client.infer("latest", np.where(rows > 0.5, np.nan, rows))
+    assert link.traffic.rounds == 0
+
+
+class Changed:
+    """A server whose messages of one kind are changed on their way."""
+
+    def __init__(self, service, kind, change):
+        self._service, self._kind, self._change = service, kind, change
+
+    def handle(self, frames):
+        for frame in self._service.handle(frames):
+            message = messages.decode(frame)
+            yield messages.encode(self._change(message)) if isinstance(message, self._kind) else frame
+
+
+@pytest.mark.parametrize(
+    "kind, change, error, says",
+    [
+        (messages.HelloReply, lambda m: dataclasses.replace(m, engines=("native",)), EngineError, "this side asked for clear"),
+        (messages.PlanReply, lambda m: dataclasses.replace(m, plan_digest="0"), ProtocolError, "does not match its digest"),
+        (messages.ProbeReply, lambda m: dataclasses.replace(m, header=m.header.replace(b"2048", b"4096")), ProtocolError, "ring degree"),
+    ],
+)
+def test_a_server_that_does_not_match_is_noticed_before_rows_are_sent(parties, kind, change, error, says):
+    program, rows, _ = parties
+    client, link = client_of(Changed(service_of(program), kind, change), engine="clear", preset="N11_L1")
+    with pytest.raises(error, match=says):
+        client.infer("latest", rows)
+    assert link.traffic.rounds == 0
+
+
+def test_a_wrong_answer_of_the_environment_test_ends_the_task(parties, monkeypatch):
+
+    program, rows, _ = parties
+    doubled = dataclasses.replace(
+        service_module.probe_map(), blocks=tuple(dataclasses.replace(b, weights=b.weights * 2) for b in service_module.probe_map().blocks)
+    )
+    monkeypatch.setattr(service_module, "probe_map", lambda: doubled)
+    client, link = client_of(service_of(program), engine="clear", preset="N11_L1")
+    with pytest.raises(ProtocolError, match="environment test"):
+        client.infer("latest", rows)
+    assert link.traffic.rounds == 0
+
+
+def test_auto_takes_the_smallest_modulus_that_promises_the_bits(parties):
+    program, rows, _ = parties
+    sizes = []
+    for bits in (6, 10, 14):
+        client, _ = client_of(service_of(program), engine="clear", preset="auto", bits=bits)
+        task = client.prepare("latest")
+        assert task.plan.expected_bits >= bits
+        assert task.plan.params.security_level == 128
+        sizes.append(task.plan.params.log2_modulus)
+    assert sizes == sorted(set(sizes))

@@ -1,0 +1,134 @@
+"""Plans: what they promise, what travels, and that a forged plan is refused before anything is computed with it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import he_backend as he
+from he_backend.ckks.params import load_params
+from he_backend.errors import CapacityError, HeError, ParameterError, ProtocolError
+from he_backend.graph.affine import AffineMap, Block
+from he_backend.inference import describe
+from he_backend.inference import plan as plan_module
+from he_backend.inference.plan import PlanSpec, make_plan
+from he_backend.inference.wire import plan_digest, plan_from_bytes, plan_to_bytes
+from tests.parties import client_of, digits, service_of
+
+
+def plan_of(preset="N11_L1", engine="clear", bits=12, model_type="MLP"):
+    params = load_params(preset)
+    spec = PlanSpec("id", engine, params.literal(), "auto", bits, 1, params.name)
+    return make_plan(digits(1, model_type)[0], "id", "name", spec)
+
+
+def test_the_client_plan_has_no_weights():
+    plan = plan_of()
+    data = plan_to_bytes(plan.client)
+    weights = sum(block.weights.size for linear in plan.maps for block in linear.blocks)
+    assert weights > 2000
+    assert len(data) < 8192  # shapes, norms and steps only; 2000 weights would not fit
+    for step in plan.client.steps:
+        assert len(step.model) < 1024
+
+
+def test_plans_survive_the_wire_and_equal_specs_make_equal_plans():
+    data = plan_to_bytes(plan_of().client)
+    assert plan_from_bytes(data) == plan_of().client
+    assert plan_digest(data) == plan_digest(plan_to_bytes(plan_of().client))
+    assert plan_digest(data) != plan_digest(plan_to_bytes(plan_of(bits=14).client)) or plan_of(bits=14).client == plan_of().client
+
+
+def test_more_bits_take_more_primes():
+    few, many = plan_of("N13_L8", bits=4).client, plan_of("N13_L8", bits=16).client
+    assert few.rounds[0].level < many.rounds[0].level
+    assert few.expected_bits < many.expected_bits
+
+
+@pytest.mark.parametrize("engine, preset", [("clear", "N11_L1_small"), ("clear", "N11_L1"), ("seal", "N11_L1"), ("seal", "N13_L8")])
+@pytest.mark.parametrize("model_type", ["MLP", "CNN"])
+def test_what_is_promised_is_reached(engine, preset, model_type):
+
+    program, rows, _ = digits(64, model_type)
+    report = he.infer(program, rows, engine=engine, preset=preset).report
+    print(f"{model_type} {engine} {preset}: {report.bits_of_precision:.1f} bits reached, {report.expected_bits:.1f} promised")
+    assert report.bits_of_precision >= report.expected_bits
+
+
+def test_the_table_says_who_holds_what_and_the_bytes_that_travel():
+    program, rows, _ = digits(64)
+    service = service_of(program)
+    client, _ = client_of(service, engine="seal", preset="N11_L1")
+    task = client.prepare("latest", 64)
+    figures = describe.plan_figures(task.plan, 64)
+
+    report = client.infer(task, rows).report
+
+    assert abs(report.bytes_up / figures["bytes_up"] - 1) < 0.05
+    assert abs(report.bytes_down / figures["bytes_down"] - 1) < 0.05
+    table = describe.plan_table(task.plan, 64)
+    assert "128-bit secure" in table and "server: all weights" in table and "3 rounds" not in table.split("\n")[3]
+    assert json.dumps(figures)
+
+
+@pytest.mark.parametrize("options, says", [({"packing": "other"}, "packing"), ({"bits": 3}, "bits"), ({"bits": "12"}, "bits")])
+def test_options_out_of_range(options, says):
+    literal = load_params("N11_L1").literal()
+    with pytest.raises(ParameterError, match=says):
+        make_plan(digits(1)[0], "id", "name", PlanSpec(**{"model": "id", "engine": "clear", "preset": literal, **options}))
+
+
+def test_a_modulus_without_room_is_refused_by_round(monkeypatch):
+    program, size = digits(1)[0], 200_000
+    block = Block(0, np.arange(size, dtype=np.int32)[None, None], np.ones((1, size, 1)), np.zeros((1, 1, 1), np.int32))
+    monkeypatch.setattr(plan_module, "lower", lambda segment, shapes: AffineMap((size,), (1,), (block,), np.zeros(1)))
+    tiny = {"poly_modulus_degree": 1024, "coeff_modulus": [20]}
+    with pytest.raises(CapacityError, match="round 0 .*take a preset with a larger modulus"):
+        make_plan(program, "id", "name", PlanSpec("id", "seal", tiny, preset_name="tiny"))
+
+
+def forge(change):
+    raw = json.loads(plan_to_bytes(plan_of().client))
+    change(raw)
+    return json.dumps(raw).encode()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda raw: raw.pop("steps"),
+        lambda raw: raw["steps"].pop(),
+        lambda raw: raw["rounds"][0].update(level=99),
+        lambda raw: raw["rounds"][0].update(level=True),
+        lambda raw: raw["rounds"][0].update(scales=[0.0]),
+        lambda raw: raw["rounds"][0].update(scales=[]),
+        lambda raw: raw["rounds"][0].update(constant=-1.0),
+        lambda raw: raw["rounds"][0].update(norms=[[1]]),
+        lambda raw: raw["rounds"][0].update(norms=[[-1] * len(raw["rounds"][0]["norms"][0])]),
+        lambda raw: raw["rounds"][0].update(inputs=["nowhere"]),
+        lambda raw: raw["rounds"][0].update(inputs=[]),
+        lambda raw: raw["shapes"].update({next(iter(raw["shapes"])): [1 << 30]}),
+        lambda raw: raw["steps"][0].update(model="????"),
+        lambda raw: raw.update(engine="other"),
+        lambda raw: raw.update(expected_bits="many"),
+    ],
+)
+def test_forged_plans_are_refused(change):
+    with pytest.raises(ProtocolError, match="same version"):
+        plan_from_bytes(forge(change))
+
+
+def test_forged_parameters_and_steps_are_refused():
+    with pytest.raises(HeError, match="at most 54 bits"):
+        plan_from_bytes(forge(lambda raw: raw["preset"].update(coeff_modulus=[60])))
+    with pytest.raises(HeError):
+        plan_from_bytes(forge(lambda raw: raw["steps"][1].update(model="AAAA")))
+    with pytest.raises(ProtocolError, match="same version"):
+        plan_from_bytes(b"\xff")
+
+
+def test_no_weights_no_values_in_repr():
+    assert "array" not in repr(plan_of().client)
+    assert np.isfinite(plan_of().client.expected_bits)
