@@ -1,4 +1,5 @@
 """Imports point one way, the server cannot reach the secret key, and only the FATE bindings know FATE."""
+
 from __future__ import annotations
 
 import ast

@@ -1,4 +1,5 @@
 """Errors cross the channel as what they are; errors of other kinds say nothing."""
+
 from __future__ import annotations
 
 import inspect

@@ -1,4 +1,5 @@
 """The same calls over a real socket: whole, bounded, cancelled, broken, and under TLS."""
+
 from __future__ import annotations
 
 import datetime

@@ -1,4 +1,5 @@
 """Messages survive the way to bytes and back, and nothing else is taken for one."""
+
 from __future__ import annotations
 
 import contextlib

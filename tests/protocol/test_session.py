@@ -1,4 +1,5 @@
 """A payload comes through whole and in order or not at all, and calls come in their order."""
+
 from __future__ import annotations
 
 import zlib

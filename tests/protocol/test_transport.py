@@ -1,4 +1,5 @@
 """Links count what passes and retries stop when they should."""
+
 from __future__ import annotations
 
 import threading

@@ -1,4 +1,5 @@
 """Models come back as they were registered, names cannot point elsewhere, and nothing is half done."""
+
 from __future__ import annotations
 
 import hashlib
@@ -252,9 +253,7 @@ def test_no_test_set(registry):
 
 def test_a_database_that_refuses_leaves_no_files(registry):
     with registry._engine.begin() as connection:
-        connection.execute(
-            sa.text("CREATE TRIGGER full BEFORE INSERT ON he_nn_models BEGIN SELECT RAISE(ROLLBACK, 'quota'); END")
-        )
+        connection.execute(sa.text("CREATE TRIGGER full BEFORE INSERT ON he_nn_models BEGIN SELECT RAISE(ROLLBACK, 'quota'); END"))
 
     with pytest.raises(EngineError):
         registry.add(b"1", "MLP", test=(X, Y))
@@ -340,8 +339,7 @@ def test_processes_share_a_registry(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(BACKEND)}
     root = tmp_path / "models"
     processes = [
-        subprocess.Popen([sys.executable, "-c", program, str(root), str(k)], env=environment, stderr=subprocess.PIPE)
-        for k in range(4)
+        subprocess.Popen([sys.executable, "-c", program, str(root), str(k)], env=environment, stderr=subprocess.PIPE) for k in range(4)
     ]
     for process in processes:
         _, errors = process.communicate(timeout=120)

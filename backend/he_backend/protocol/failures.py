@@ -1,4 +1,5 @@
 """Errors as Failure messages and back. What the table does not name stays inside the process it happened in."""
+
 from __future__ import annotations
 
 from typing import Mapping

@@ -3,6 +3,7 @@
 A frame is one gRPC message, passed on as bytes. Neither side reads ahead: the next frame is asked for when the last one has been dealt
 with, so what waits in memory is bounded by HTTP/2's windows.
 """
+
 from __future__ import annotations
 
 import logging

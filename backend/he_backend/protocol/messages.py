@@ -3,6 +3,7 @@
 A frame is one protobuf message, `Frame`: the protocol version, then one of the messages below. Everything in a frame from a peer is checked
 here (version, kind, presence, sizes); what payloads and headers mean is for others to check. Payloads travel in `Block`s after a message.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -126,9 +127,7 @@ class Failure:
     message: str = field(metadata=wire(2, "string", _TEXT))
 
 
-Message = Union[
-    Hello, HelloReply, PlanRequest, PlanReply, ProbeRequest, ProbeReply, RoundRequest, RoundReply, Block, End, Failure
-]
+Message = Union[Hello, HelloReply, PlanRequest, PlanReply, ProbeRequest, ProbeReply, RoundRequest, RoundReply, Block, End, Failure]
 # Number of each message in the oneof of Frame. A number is never used again for something else.
 BODIES: Mapping[type[Any], int] = {
     Hello: 2,
@@ -203,9 +202,7 @@ def _check_version(view: memoryview) -> int:
         raise ProtocolError("a frame without a protocol version came: the other side is not a he-nn ciphertext channel")
     if version != PROTOCOL_VERSION:
         side = "this side" if version > PROTOCOL_VERSION else "the other side"
-        raise ProtocolError(
-            f"the other side speaks protocol {version}, this side {PROTOCOL_VERSION}: update he-nn on {side}"
-        )
+        raise ProtocolError(f"the other side speaks protocol {version}, this side {PROTOCOL_VERSION}: update he-nn on {side}")
     return start
 
 

@@ -3,6 +3,7 @@
 Code that protoc generates refuses runtimes older than its own (and some that are newer), so there is none here: each field of a message
 says its number and wire type with `wire`, and `proto_classes` makes the descriptors. he_nn.proto is the same for readers.
 """
+
 from __future__ import annotations
 
 import dataclasses

@@ -3,6 +3,7 @@
 One call is: a message, its payload cut into Blocks, End; the answer has the same form, or is a Failure. Across calls a client greets,
 plans, probes, and only then runs rounds; a server keeps nothing between calls, so it checks the order inside each.
 """
+
 from __future__ import annotations
 
 import enum
@@ -77,9 +78,7 @@ def send(head: Message, blocks: Iterable[Buffer] = (), *, block_bytes: int = MAX
     yield encode(End(count, total, crc))
 
 
-def receive(
-    frames: Iterable[Buffer], *, expect: type[Any] | tuple[type[Any], ...] = (), limit_bytes: int = MAX_CALL_BYTES
-) -> Incoming:
+def receive(frames: Iterable[Buffer], *, expect: type[Any] | tuple[type[Any], ...] = (), limit_bytes: int = MAX_CALL_BYTES) -> Incoming:
     """One side of a call, read as it comes: the message now, the payload while `blocks` is iterated.
 
     Order, numbers, sizes, checksum and `limit_bytes` are checked; raises ProtocolError, or what a Failure stands for. The last blocks may
@@ -147,9 +146,7 @@ def _cut(pieces: Iterable[Buffer], block_bytes: int) -> Iterator[list[memoryview
         yield parts
 
 
-def answering(
-    answer: Callable[[Incoming], Answer], *, limit_bytes: int = MAX_CALL_BYTES, block_bytes: int = MAX_BLOCK_BYTES
-) -> Handler:
+def answering(answer: Callable[[Incoming], Answer], *, limit_bytes: int = MAX_CALL_BYTES, block_bytes: int = MAX_BLOCK_BYTES) -> Handler:
     """The handler of a server whose `answer` turns a request into (reply, payload).
 
     Errors of ours become a Failure with their message, any other a Failure that tells nothing; the log has it. Payload that `answer` left
@@ -221,15 +218,11 @@ class ClientSession:
         self._stage = _Stage.READY
         return result
 
-    def round(
-        self, round_index: int, chunk_index: int, header: bytes, blocks: Blocks, read: Callable[[Incoming], T]
-    ) -> T:
+    def round(self, round_index: int, chunk_index: int, header: bytes, blocks: Blocks, read: Callable[[Incoming], T]) -> T:
         """What `read` makes of the server's answer to one chunk of one round. Calls may run at the same time in several threads."""
         self._need(_Stage.READY, "round")
         assert self._request is not None and self._plan is not None
-        head = RoundRequest(
-            self._plan.model_id, self._plan.plan_digest, self._request, round_index, chunk_index, header
-        )
+        head = RoundRequest(self._plan.model_id, self._plan.plan_digest, self._request, round_index, chunk_index, header)
         return self._call(head, blocks, read)
 
     def _need(self, stage: _Stage, step: str) -> None:
@@ -239,9 +232,7 @@ class ClientSession:
     def _call(self, request: Message, blocks: Blocks, read: Callable[[Incoming], T]) -> T:
         def attempt() -> T:
             frames = send(request, blocks(), block_bytes=self._block_bytes)
-            incoming = receive(
-                self._link.exchange(frames), expect=_REPLIES[type(request)], limit_bytes=self._limit_bytes
-            )
+            incoming = receive(self._link.exchange(frames), expect=_REPLIES[type(request)], limit_bytes=self._limit_bytes)
             result = read(incoming)
             incoming.finish()
             return result

@@ -1,4 +1,5 @@
 """Links: what carries the frames of a call. In memory, counted, retried; gRPC is in grpc_transport.py."""
+
 from __future__ import annotations
 
 import random

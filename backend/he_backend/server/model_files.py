@@ -1,4 +1,5 @@
 """Files of the model registry: read what users hand in, write what is kept so that a file is there whole or not at all."""
+
 from __future__ import annotations
 
 import contextlib

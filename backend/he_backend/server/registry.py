@@ -2,6 +2,7 @@
 
 A model's name and type come from users and other parties; file names come from the id alone, so no name can point elsewhere.
 """
+
 from __future__ import annotations
 
 import contextlib
