@@ -84,7 +84,7 @@ def _rescattered(block: Block, scatter: np.ndarray, size: int, in_sizes: Sequenc
     if not groups.any():
         return []
     positions = kept[groups].any(axis=(0, 2))
-    columns = kept[groups][:, positions].any(axis=1)  # [G, M]
+    columns = np.asarray(kept[groups][:, positions].any(axis=1))  # [G, M]
     count = int(columns[0].sum())
     if np.all(columns.sum(axis=1) == count):
         order = np.argsort(~columns, axis=1, kind="stable")[:, :count]

@@ -52,14 +52,18 @@ def import_onnx(
 
 def _optimise(blob: bytes) -> onnx.ModelProto:
     """ONNX Runtime's basic optimizer; when that leaves operators of ONNX Runtime's own, without the fusions that make them."""
-    optimised = runtime.optimise(blob)
+    optimised = runtime.optimise(blob, _UNWANTED)
     if _foreign(optimised):
-        optimised = runtime.optimise(blob, disabled=sorted({f"{op}Fusion" for op in _foreign(optimised)} | set(_FUSIONS)))
+        named = {f"{op}Fusion" for op in _foreign(optimised)}
+        optimised = runtime.optimise(blob, sorted(named.union(_UNWANTED, _FUSIONS)))
     foreign = _foreign(optimised)
     if foreign:
         raise ModelError(f"ONNX Runtime turned the model into operators of its own: {', '.join(foreign)}; export the model in another way")
     return optimised
 
+
+# Makes a Gemm of MatMul and Add by flattening the row axis into the next one; Gemm is taken apart again here.
+_UNWANTED = ("MatMulAddFusion",)
 
 # Basic-level fusions of some ONNX Runtime versions whose results are not ONNX operators of the model's opset.
 _FUSIONS = (

@@ -94,18 +94,22 @@ def prelu_to_relu(graph: Graph) -> Graph:
 
 
 def subtract_and_divide(graph: Graph) -> Graph:
-    """x − c -> x + (−c);   c − x -> (−x) + c;   x / c -> x·(1/c);   c / x -> c·Reciprocal(x), where c is a weight."""
+    """x − c -> x + (−c);   c − x -> (−x) + c;   x / c -> x·(1/c);   c / x -> c·Reciprocal(x), where c is a weight.
+
+    Division by one number becomes a product too: then it can be folded into a segment.
+    """
 
     def rule(bench: Workbench) -> Sequence[Node] | None:
         node, subtract = bench.node, bench.node.op == "Sub"
-        if bench.dtype(0).kind != "f" or not (bench.is_weight(0) or bench.is_weight(1)):
-            return None
         right, left = bench.value(1), bench.value(0)
+        by_number = not subtract and right is not None and right.size == 1  # the model owner's when it has x anyway
+        if bench.dtype(0).kind != "f" or not (bench.is_weight(0) or bench.is_weight(1) or by_number):
+            return None
         if right is not None:
             if not subtract and not np.all(right):
                 return None
             other = -right if subtract else (1.0 / right.astype(np.float64)).astype(right.dtype)
-            name = bench.constant("negated" if subtract else "inverse", other, True)
+            name = bench.constant("negated" if subtract else "inverse", other, not by_number or bench.is_weight(1))
             return [bench.make("Add" if subtract else "Mul", [node.inputs[0], name], node.outputs[0])]
         assert left is not None
         first = bench.make("Neg" if subtract else "Reciprocal", [node.inputs[1]])

@@ -134,7 +134,7 @@ class _Placing:
             if early:
                 good = composed <= nonzeros + inner.nonzeros + TRIP * self._size(x)
             else:
-                good = composed <= nonzeros and self._sizes(inner.leaves) < self._size(x)
+                good = composed <= nonzeros and self._sizes(inner.leaves) <= self._size(x)
         else:
             composed = self._sizes(inner.leaves) * self._size(self.output)
             good = early and composed <= inner.nonzeros + nonzeros and max(nonzeros, inner.nonzeros) <= sparse.MAX_NONZEROS
@@ -219,7 +219,7 @@ class _Placing:
     # Weight-free linear operators.
 
     def _movement(self, x: str) -> Expression | None:
-        """The movement of the operand's expression; of a value the client has, only when that leaves less to send."""
+        """The movement of the operand's expression; of a value the client has, when that leaves no more to send."""
         repeats = repeats_elements(self.node, self.graph.constants)
         inner, size, grown = self.places[x].expression, self._size(x), self._size(self.output)
         if inner and inner.light:
@@ -227,8 +227,9 @@ class _Placing:
             nonzeros = math.ceil(inner.nonzeros * (ratio if repeats else min(1.0, ratio)))
             return replace(inner, nonzeros=nonzeros, axes=self._moved_axes(x, inner.axes))
         if inner:
-            return None if repeats else replace(inner, axes=self._moved_axes(x, inner.axes) or frozenset())
-        if grown > size:
+            kept = math.ceil(inner.nonzeros * min(1.0, grown / max(1, size)))
+            return None if repeats else replace(inner, nonzeros=kept, axes=self._moved_axes(x, inner.axes) or frozenset())
+        if grown >= size:  # sent as it was before: not larger, and once for all who move it differently
             return Expression(self.places[x].client, True, grown if repeats else size, frozenset([x]))
         return None
 

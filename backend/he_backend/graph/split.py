@@ -135,16 +135,20 @@ def _step_nodes(
     graph: Graph, places: dict[str, Place], chosen: _Choice, levels: list[int], segments: tuple[Segment, ...]
 ) -> tuple[StepNodes, ...]:
     """The client's nodes, each in the first step in which all its operands are there; and what passes from step to step."""
+    free = _free(graph)  # values made of constants alone: every step makes its own
     since = dict.fromkeys(graph.inputs, 0)
     for name in chosen.received:
         since[name] = levels.index(_expression(places, name).level) + 1
     nodes: list[list[Node]] = [[] for _ in range(len(levels) + 1)]
     for node in chosen.computed:
-        step = max((since[name] for name in data_operands(graph, node)), default=0)
+        if free.intersection(node.outputs) and not free.intersection(graph.outputs).intersection(node.outputs):
+            continue
+        step = max((since.get(name, 0) for name in data_operands(graph, node)), default=0)
         nodes[step].append(node)
         for output in node.outputs:
             if output and output not in chosen.received:
                 since[output] = step
+    nodes = [_with_free(graph, free, part) for part in nodes]
     reads = [tuple(dict.fromkeys(n for node in part for n in data_operands(graph, node))) for part in nodes]
     found = []
     for index, part in enumerate(nodes):
@@ -153,11 +157,33 @@ def _step_nodes(
         found.append(
             StepNodes(
                 tuple(name for name in reads[index] if name not in made),
-                tuple(name for name in made if name in later),
+                tuple(name for name in made if name in later and (name not in free or name in graph.outputs)),
                 tuple(part),
             )
         )
     return tuple(found)
+
+
+def _free(graph: Graph) -> frozenset[str]:
+    """Values that no input of the network reaches."""
+    free: set[str] = set()
+    for node in graph.nodes:
+        if all(name in free for name in data_operands(graph, node)):
+            free.update(output for output in node.outputs if output)
+    return frozenset(free)
+
+
+def _with_free(graph: Graph, free: frozenset[str], nodes: list[Node]) -> list[Node]:
+    """The nodes of a step, after those that make the free values which they read."""
+    if not free:
+        return nodes
+    needed = {name for node in nodes for name in node.inputs}
+    makers: list[Node] = []
+    for node in reversed(graph.nodes):
+        if node not in nodes and free.intersection(node.outputs) and needed.intersection(node.outputs):
+            makers.append(node)
+            needed.update(node.inputs)
+    return makers[::-1] + nodes
 
 
 __all__ = ["Program", "Segment", "Step", "split"]

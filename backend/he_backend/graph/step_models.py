@@ -7,7 +7,7 @@ from typing import Any, Mapping, NamedTuple, Sequence
 import numpy as np
 
 from he_backend.errors import ModelError
-from he_backend.graph import runtime
+from he_backend.graph import ops, runtime
 from he_backend.graph.model import Graph, Node
 from he_backend.graph.onnx_export import graph_to_proto, to_proto
 from he_backend.graph.program import Step
@@ -87,17 +87,17 @@ def public_constants(graph: Graph, parts: Sequence[StepNodes]) -> tuple[str, ...
     found: dict[str, str] = {}
     for part in parts:
         for node in part.nodes:
-            for name in node.inputs:
+            for position, name in enumerate(node.inputs):
                 value = graph.constants.get(name)
                 if value is None:
                     continue
+                if position in ops.SHAPE_INPUTS.get(node.op, ()):
+                    continue
                 if name in graph.public_tables:
                     reason = f"an embedding table of {value.size} numbers, published by its owner"
-                elif value.dtype.kind == "f" and value.size == 1:
-                    reason = f"one number of the architecture, in {node.op}"
                 elif value.dtype.kind == "f":
-                    reason = f"sizes in {node.op}"
+                    reason = f"one number of the architecture, in {node.op}"
                 else:
-                    reason = f"{'a mask' if value.dtype.kind == 'b' else 'sizes or indices'} in {node.op}"
+                    reason = f"{'a mask' if value.dtype.kind == 'b' else 'indices'} in {node.op}"
                 found.setdefault(name, reason)
     return tuple(f"{name}: {reason}" for name, reason in found.items())

@@ -1,6 +1,7 @@
 """PyTorch modules -> ONNX -> `Graph`. torch is an extra, imported only here and only when it is used."""
 from __future__ import annotations
 
+import contextlib
 import inspect
 import io
 import logging
@@ -63,10 +64,23 @@ def export(module: Any, example: Any) -> bytes:
 
 def _export(torch: Any, module: Any, tensors: Sequence[Any], options: dict[str, Any], names: Sequence[str]) -> bytes:
     """Try an open row axis first; a module that cannot be traced so is exported on one row."""
-    attempts = (
-        (tensors, {**options, "dynamic_axes": {name: {0: "rows"} for name, t in zip(names, tensors) if t.dim()}}),
-        (tuple(t[:1] if t.dim() else t for t in tensors), options),
-    )
+    axes = {name: {0: "rows"} for name, tensor in zip(names, tensors) if tensor.dim()}
+    single = tuple(tensor[:1] if tensor.dim() else tensor for tensor in tensors)
+    attempts: list[tuple[Sequence[Any], dict[str, Any]]] = [(tensors, {**options, "dynamic_axes": axes}), (single, options)]
+    if "dynamo" in options:
+        attempts.append((single, {"dynamo": True, "external_data": False, "input_names": names, "verbose": False}))
+    fast_attention = getattr(torch.backends, "mha", None)  # fused kernels have no ONNX form
+    was_fast = fast_attention.get_fastpath_enabled() if fast_attention else False
+    if fast_attention:
+        fast_attention.set_fastpath_enabled(False)
+    try:
+        return _first_export(torch, module, attempts)
+    finally:
+        if fast_attention:
+            fast_attention.set_fastpath_enabled(was_fast)
+
+
+def _first_export(torch: Any, module: Any, attempts: Sequence[tuple[Sequence[Any], dict[str, Any]]]) -> bytes:
     failure: Exception | None = None
     for given, wanted in attempts:
         file = io.BytesIO()
@@ -75,10 +89,11 @@ def _export(torch: Any, module: Any, tensors: Sequence[Any], options: dict[str, 
             previous = logging.root.manager.disable
             logging.disable(logging.WARNING)
             try:
-                torch.onnx.export(module, given, file, **wanted)
+                with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                    torch.onnx.export(module, tuple(given), file, **wanted)
                 return file.getvalue()
             except Exception as error:  # noqa: BLE001 - tracing runs the module's own code
-                failure = error
+                failure = failure or error
             finally:
                 logging.disable(previous)
     raise ModelError(f"PyTorch cannot export the module to ONNX: {str(failure).strip().splitlines()[0][:300]}") from failure
