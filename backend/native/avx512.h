@@ -1,0 +1,226 @@
+// Policies of transform.h and elementwise kernels on 512-bit vectors. Included inside an anonymous namespace.
+
+struct Vector512_32 {
+    using W = u32;
+    using V = __m512i;
+    struct Factor {
+        V w, companion, companion_odd;
+    };
+    static constexpr std::size_t L = 16;
+    static constexpr W R = 2;
+
+    explicit Vector512_32(W modulus) : q(_mm512_set1_epi32(static_cast<int>(modulus))) {}
+    static V load(const W* a) { return _mm512_loadu_si512(a); }
+    static void store(W* a, V v) { _mm512_storeu_si512(a, v); }
+    static V set1(W w) { return _mm512_set1_epi32(static_cast<int>(w)); }
+    static V add(V a, V b) { return _mm512_add_epi32(a, b); }
+    static V sub(V a, V b) { return _mm512_sub_epi32(a, b); }
+    static V min(V a, V b) { return _mm512_min_epu32(a, b); }
+    static Factor broadcast(W w, W p) { return {set1(w), set1(p), set1(p)}; }
+    static Factor pair_factor(const W* w, const W* p) {
+        const V companion = load(p);
+        return {load(w), companion, _mm512_srli_epi64(companion, 32)};
+    }
+    static Factor load_factor(const W* table) { return pair_factor(table, table + L); }
+
+    static void transpose(V* v) {
+        V t[16];
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; ++i) {
+            t[2 * i] = _mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
+            t[2 * i + 1] = _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+            v[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+            v[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+            v[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+            v[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+            t[i] = _mm512_shuffle_i32x4(v[i], v[4 + i], 0x88);
+            t[4 + i] = _mm512_shuffle_i32x4(v[i], v[4 + i], 0xdd);
+            t[8 + i] = _mm512_shuffle_i32x4(v[8 + i], v[12 + i], 0x88);
+            t[12 + i] = _mm512_shuffle_i32x4(v[8 + i], v[12 + i], 0xdd);
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+            v[i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0x88);
+            v[4 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0x88);
+            v[8 + i] = _mm512_shuffle_i32x4(t[i], t[8 + i], 0xdd);
+            v[12 + i] = _mm512_shuffle_i32x4(t[4 + i], t[12 + i], 0xdd);
+        }
+    }
+
+    // y * w - floor(y * companion / 2^32) * q < 2q for every y
+    V multiply(V y, const Factor& f) const {
+        const V even = _mm512_mul_epu32(y, f.companion);
+        const V odd = _mm512_mul_epu32(_mm512_srli_epi64(y, 32), f.companion_odd);
+        const V quotient = _mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd);
+        return _mm512_sub_epi32(_mm512_mullo_epi32(y, f.w), _mm512_mullo_epi32(quotient, q));
+    }
+    V q;
+};
+
+struct Words512 {
+    using W = u64;
+    using V = __m512i;
+    static constexpr std::size_t L = 8;
+    static V load(const W* a) { return _mm512_loadu_si512(a); }
+    static void store(W* a, V v) { _mm512_storeu_si512(a, v); }
+    static V set1(W w) { return _mm512_set1_epi64(static_cast<long long>(w)); }
+    static V add(V a, V b) { return _mm512_add_epi64(a, b); }
+    static V sub(V a, V b) { return _mm512_sub_epi64(a, b); }
+    static V min(V a, V b) { return _mm512_min_epu64(a, b); }
+
+    static void transpose(V* v) {
+        V t[8];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+            t[2 * i] = _mm512_unpacklo_epi64(v[2 * i], v[2 * i + 1]);
+            t[2 * i + 1] = _mm512_unpackhi_epi64(v[2 * i], v[2 * i + 1]);
+        }
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; ++i) {
+            v[i] = _mm512_shuffle_i64x2(t[i], t[2 + i], 0x88);
+            v[2 + i] = _mm512_shuffle_i64x2(t[i], t[2 + i], 0xdd);
+            v[4 + i] = _mm512_shuffle_i64x2(t[4 + i], t[6 + i], 0x88);
+            v[6 + i] = _mm512_shuffle_i64x2(t[4 + i], t[6 + i], 0xdd);
+        }
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; ++i) {
+            t[i] = _mm512_shuffle_i64x2(v[i], v[4 + i], 0x88);
+            t[2 + i] = _mm512_shuffle_i64x2(v[2 + i], v[6 + i], 0x88);
+            t[4 + i] = _mm512_shuffle_i64x2(v[i], v[4 + i], 0xdd);
+            t[6 + i] = _mm512_shuffle_i64x2(v[2 + i], v[6 + i], 0xdd);
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; ++i) v[i] = t[i];
+    }
+};
+
+struct Vector512_64 : Words512 {
+    struct Factor {
+        V w, companion, companion_high;
+    };
+    static constexpr W R = 4;
+
+    explicit Vector512_64(W modulus) : q(set1(modulus)) {}
+    static Factor of(V w, V companion) { return {w, companion, _mm512_srli_epi64(companion, 32)}; }
+    static Factor broadcast(W w, W p) { return of(set1(w), set1(p)); }
+    static Factor pair_factor(const W* w, const W* p) { return of(load(w), load(p)); }
+    static Factor load_factor(const W* table) { return of(load(table), load(table + L)); }
+
+    // The quotient leaves out the product of the low halves and three fractions: at most 2 too small, so the result is below 4q.
+    V multiply(V y, const Factor& f) const {
+        const V high = _mm512_srli_epi64(y, 32);
+        const V cross_1 = _mm512_srli_epi64(_mm512_mul_epu32(high, f.companion), 32);
+        const V cross_2 = _mm512_srli_epi64(_mm512_mul_epu32(y, f.companion_high), 32);
+        const V quotient = add(_mm512_mul_epu32(high, f.companion_high), add(cross_1, cross_2));
+        return sub(_mm512_mullo_epi64(y, f.w), _mm512_mullo_epi64(quotient, q));
+    }
+    V q;
+};
+
+inline bool round_scaled_512(i64* out, const double* x, std::size_t n, double scale, double limit) {
+    const __m512d factor = _mm512_set1_pd(scale), most = _mm512_set1_pd(limit);
+    __mmask8 inside = 0xff;
+    std::size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        const __m512d scaled = _mm512_mul_pd(_mm512_loadu_pd(x + i), factor);
+        inside &= _mm512_cmp_pd_mask(_mm512_abs_pd(scaled), most, _CMP_LE_OQ);
+        _mm512_storeu_si512(out + i, _mm512_cvt_roundpd_epi64(scaled, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+    }
+    return round_scaled_doubles(out + i, x + i, n - i, scale, limit) && inside == 0xff;
+}
+
+inline __m512i xor3(__m512i a, __m512i b, __m512i c) { return _mm512_ternarylogic_epi64(a, b, c, 0x96); }
+inline __m512i majority(__m512i a, __m512i b, __m512i c) { return _mm512_ternarylogic_epi64(a, b, c, 0xe8); }
+
+// Set bits at each of 512 positions of 42 planes, as six planes of weights 1 to 32.
+inline void count_planes(__m512i* weights, const u8* bytes) {
+    const auto plane = [&](int k) { return _mm512_loadu_si512(bytes + 64 * k); };
+    // Each group of seven planes becomes three of weights 1, 2, 4; six groups.
+    __m512i ones[6], twos[6], fours[6];
+#pragma GCC unroll 6
+    for (int g = 0; g < 6; ++g) {
+        const __m512i a = plane(7 * g), b = plane(7 * g + 1), c = plane(7 * g + 2), d = plane(7 * g + 3), e = plane(7 * g + 4),
+                      f = plane(7 * g + 5), h = plane(7 * g + 6);
+        const __m512i s1 = xor3(a, b, c), c1 = majority(a, b, c);
+        const __m512i s2 = xor3(d, e, f), c2 = majority(d, e, f);
+        ones[g] = xor3(s1, s2, h);
+        const __m512i c3 = majority(s1, s2, h);
+        twos[g] = xor3(c1, c2, c3);
+        fours[g] = majority(c1, c2, c3);
+    }
+    // Adds six planes of one weight and some carries; returns the plane of that weight and appends carries to the next.
+    __m512i carry_2[8], carry_4[16], carry_8[16], carry_16[16];
+    const __m512i o1 = xor3(ones[0], ones[1], ones[2]), o2 = xor3(ones[3], ones[4], ones[5]);
+    carry_2[0] = majority(ones[0], ones[1], ones[2]);
+    carry_2[1] = majority(ones[3], ones[4], ones[5]);
+    weights[0] = _mm512_xor_si512(o1, o2);
+    carry_2[2] = _mm512_and_si512(o1, o2);
+    // weight 2: twos[6] + 3 carries = 9 planes
+    const __m512i t1 = xor3(twos[0], twos[1], twos[2]), t2 = xor3(twos[3], twos[4], twos[5]), t3 = xor3(carry_2[0], carry_2[1], carry_2[2]);
+    carry_4[0] = majority(twos[0], twos[1], twos[2]);
+    carry_4[1] = majority(twos[3], twos[4], twos[5]);
+    carry_4[2] = majority(carry_2[0], carry_2[1], carry_2[2]);
+    weights[1] = xor3(t1, t2, t3);
+    carry_4[3] = majority(t1, t2, t3);
+    // weight 4: fours[6] + 4 carries = 10 planes
+    const __m512i f1 = xor3(fours[0], fours[1], fours[2]), f2 = xor3(fours[3], fours[4], fours[5]),
+                  f3 = xor3(carry_4[0], carry_4[1], carry_4[2]);
+    carry_8[0] = majority(fours[0], fours[1], fours[2]);
+    carry_8[1] = majority(fours[3], fours[4], fours[5]);
+    carry_8[2] = majority(carry_4[0], carry_4[1], carry_4[2]);
+    const __m512i f4 = xor3(f1, f2, f3);
+    carry_8[3] = majority(f1, f2, f3);
+    weights[2] = _mm512_xor_si512(f4, carry_4[3]);
+    carry_8[4] = _mm512_and_si512(f4, carry_4[3]);
+    // weight 8: 5 planes
+    const __m512i e1 = xor3(carry_8[0], carry_8[1], carry_8[2]);
+    carry_16[0] = majority(carry_8[0], carry_8[1], carry_8[2]);
+    weights[3] = xor3(e1, carry_8[3], carry_8[4]);
+    carry_16[1] = majority(e1, carry_8[3], carry_8[4]);
+    // weight 16: 2 planes
+    weights[4] = _mm512_xor_si512(carry_16[0], carry_16[1]);
+    weights[5] = _mm512_and_si512(carry_16[0], carry_16[1]);
+}
+
+inline void add_binomial_512(i64* v, const u8* bytes, std::size_t n) {
+    for (std::size_t block = 0; block < n; block += 512, bytes += 42 * 64) {
+        alignas(64) u64 masks[6][8];
+        __m512i weights[6];
+        count_planes(weights, bytes);
+#pragma GCC unroll 6
+        for (int k = 0; k < 6; ++k) _mm512_store_si512(masks[k], weights[k]);
+        for (int word = 0; word < 8; ++word) {
+            __m512i sum = _mm512_set1_epi8(-21);
+#pragma GCC unroll 6
+            for (int k = 0; k < 6; ++k)
+                sum = _mm512_mask_add_epi8(sum, _cvtu64_mask64(masks[k][word]), sum, _mm512_set1_epi8(static_cast<char>(1 << k)));
+            alignas(64) i8 small[64];
+            _mm512_store_si512(small, sum);
+            i64* out = v + block + 64 * word;
+#pragma GCC unroll 8
+            for (int c = 0; c < 64; c += 8) {
+                const __m512i e = _mm512_cvtepi8_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(small + c)));
+                _mm512_storeu_si512(out + c, _mm512_add_epi64(e, _mm512_loadu_si512(out + c)));
+            }
+        }
+    }
+}
+
+inline void reduce_signed_512(i64* out, const i64* v, std::size_t n, u64 q, u64 one_p64, u64 offset) {
+    const Vector512_64 p(q);
+    const Vector512_64::Factor one = Vector512_64::broadcast(1, one_p64);
+    const __m512i lift = _mm512_set1_epi64(static_cast<long long>(offset)), q2 = _mm512_set1_epi64(static_cast<long long>(2 * q));
+    std::size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m512i x = p.multiply(_mm512_add_epi64(_mm512_loadu_si512(v + i), lift), one);
+        x = _mm512_min_epu64(x, _mm512_sub_epi64(x, q2));
+        _mm512_storeu_si512(out + i, _mm512_min_epu64(x, _mm512_sub_epi64(x, p.q)));
+    }
+    reduce_signed_words(out + i, v + i, n - i, q, one_p64, offset);
+}

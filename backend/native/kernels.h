@@ -1,0 +1,76 @@
+// What each instruction set provides. Plain structs only: translation units compiled for different CPUs include this file, and an
+// inline function or template instantiated in two of them could end up as the version that this CPU cannot run.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace he {
+
+using u8 = std::uint8_t;
+using i8 = std::int8_t;
+using i16 = std::int16_t;
+using u32 = std::uint32_t;
+using i32 = std::int32_t;
+using u64 = std::uint64_t;
+using i64 = std::int64_t;
+
+// Tables of the negacyclic transform of n coefficients modulo q, in words W. Factors come with their Shoup companions
+// floor(w * 2^shift / q). `forward[m + i]` is psi^reverse(m + i) (Longa and Naehrig, CANS 2016, algorithm 1), `inverse` its inverse.
+// The tails hold the factors of the last log2(lanes) layers in the order in which blocks of lanes x lanes transposed values need them.
+template <class W>
+struct NttView {
+    std::size_t n;
+    W q;
+    W limit;  // multiples k * q, k <= limit, fit the words and the multiplication
+    W one_p;  // companion of 1
+    W inverse_n, inverse_n_p;
+    W last, last_p;                // factor of the last inverse layer, times 1/n
+    W last_plain, last_plain_p;    // the same without 1/n
+    const W *forward, *forward_p;
+    const W *inverse, *inverse_p;
+    const W *forward_tail, *inverse_tail;
+};
+
+// Operations on polynomials in words W. "Reduced" is [0, q); "lazy" is [0, bound * q).
+template <class W>
+struct WordKernels {
+    int lanes;
+    int shift;          // of the companions
+    int range_bits;     // values stay below 2^range_bits
+    W product_bound;    // products are below product_bound * q
+    // Reduced coefficients -> reduced values, in bit-reversed order, in place.
+    void (*forward)(W* a, const NttView<W>& ntt);
+    // Values below bound * q -> reduced coefficients, in place; times 1/n if scale.
+    void (*inverse)(W* a, const NttView<W>& ntt, W bound, bool scale);
+    // out = a * b, lazy; b reduced with companions b_p, a below 2^range_bits.
+    void (*multiply)(W* out, const W* a, const W* b, const W* b_p, const NttView<W>& ntt);
+    void (*narrow)(W* out, const u64* in, std::size_t n);
+    void (*widen)(u64* out, const W* in, std::size_t n);
+    // out = v - t mod q, reduced; t reduced, |v| < q.
+    void (*subtract_from)(u64* out, const i64* v, const W* t, std::size_t n, W q);
+    // out = centered(t + body mod q) * factor; t and body reduced.
+    void (*to_real)(double* out, const W* t, const u64* body, std::size_t n, W q, double factor);
+};
+
+struct Kernels {
+    const char* name;
+    WordKernels<u32> word32;   // q < 2^30
+    WordKernels<u64> word52;   // q < 2^50; lanes 0 where the CPU has no 52-bit multiplication
+    WordKernels<u64> word64;   // q < 2^61
+    // out = round(x * scale) to nearest, ties to even; false if some |x * scale| > limit or is NaN (out is then unspecified).
+    bool (*round_scaled)(i64* out, const double* x, std::size_t n, double scale, double limit);
+    // v[c] += (set bits among 42 random bits) - 21; n a multiple of 512; see sampling.h for the order of bits.
+    void (*add_binomial)(i64* v, const u8* bytes, std::size_t n);
+    // out = v mod q for |v| < 2^62, q < 2^61; offset is the multiple of q at or above 2^62.
+    void (*reduce_signed)(i64* out, const i64* v, std::size_t n, u64 q, u64 one_p64, u64 offset);
+};
+
+const Kernels& scalar_kernels();
+#if defined(__x86_64__)
+const Kernels& avx2_kernels();
+const Kernels& avx512_kernels();
+const Kernels& ifma_kernels();
+#endif
+
+}  // namespace he
