@@ -1,0 +1,167 @@
+"""One FATE 2.2 server on loopback, with all its data under one folder, for the demo and for tests.
+
+`fate_flow init` writes the home's paths into the installed package, so one copy could serve one home only. Here a `sitecustomize` module in
+the home sets the same values in each process that the server starts, and the installed package stays as it was.
+"""
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+import psutil
+
+from he_backend.errors import HeError
+
+from .flow import Flow
+
+HOST = "127.0.0.1"
+MARK = "HE_NN_FATE_HOME"  # set in the server's environment, hence in that of every process it starts
+
+SITE = """\
+# Points FATE Flow at this folder (see he_nn/fate2/standalone.py).
+import fate_flow.settings as settings
+
+home = {home!r}
+settings.DATA_DIR = home + "/data"
+settings.MODEL_DIR = home + "/model"
+settings.JOB_DIR = home + "/jobs"
+settings.LOG_DIR = home + "/logs"
+settings.UPLOAD_DATA_HOME = home + "/upload"
+settings.SQLITE_FILE_DIR = home
+settings.DEFAULT_SERVER_CONF_PATH = home + "/conf"
+"""
+
+
+class Standalone:
+    """A running FATE 2.2 server; leaving the `with` block ends it and everything that it started.
+
+    `environment` adds to the little that the server's processes see of ours (FATE's scheduler log prints its whole environment).
+    """
+
+    def __init__(self, home: Path, environment: Optional[Dict[str, str]] = None, start_timeout_s: float = 90.0) -> None:
+        self.home = home.resolve()
+        self._environment = dict(environment or {})
+        self._start_timeout_s = start_timeout_s
+        self._server: Optional[subprocess.Popen[bytes]] = None
+
+    def __enter__(self) -> Flow:
+        stop_processes(self.home)  # left over by a run that was killed
+        http_port, grpc_port = free_ports(2)
+        self._write_configuration(http_port, grpc_port)
+        log = self.home / "server.log"
+        with open(log, "wb") as stream:
+            self._server = subprocess.Popen(
+                [sys.executable, "-m", "fate_flow.fate_flow_server"],
+                cwd=str(self.home),
+                env=self._server_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches us alone; we end the server in order
+            )
+        try:
+            self._wait(http_port, log)
+        except BaseException:
+            self.stop()
+            raise
+        return Flow(f"{HOST}:{http_port}")
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Ends the server and every process that it started. Safe to call twice."""
+        stop_processes(self.home)
+        if self._server is not None:
+            self._server.wait(timeout=10)
+            self._server = None
+
+    def _server_environment(self) -> Dict[str, str]:
+        binaries = str(Path(sys.executable).parent)
+        return {
+            "PATH": os.pathsep.join([binaries, "/usr/local/bin", "/usr/bin", "/bin"]),
+            "HOME": str(self.home),
+            "LANG": "C.UTF-8",
+            "PYTHONUTF8": "1",
+            "PYTHONPATH": str(self.home / "site"),
+            MARK: str(self.home),
+            **self._environment,
+        }
+
+    def _write_configuration(self, http_port: int, grpc_port: int) -> None:
+        import fate_flow
+        import yaml
+
+        packaged = Path(fate_flow.__file__).parent / "conf"
+        for folder in ("conf", "site", "upload"):
+            (self.home / folder).mkdir(parents=True, exist_ok=True)
+        for path in packaged.iterdir():
+            shutil.copy(path, self.home / "conf" / path.name)
+        configuration: Dict[str, Any] = yaml.safe_load((packaged / "service_conf.yaml").read_text(encoding="utf-8"))
+        configuration["party_id"] = "9999"
+        configuration["fateflow"].update(host=HOST, http_port=http_port, grpc_port=grpc_port)
+        (self.home / "conf" / "service_conf.yaml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
+        (self.home / "site" / "sitecustomize.py").write_text(SITE.format(home=str(self.home)), encoding="utf-8")
+
+    def _wait(self, port: int, log: Path) -> None:
+        assert self._server is not None
+        deadline = time.monotonic() + self._start_timeout_s
+        while time.monotonic() < deadline:
+            if self._server.poll() is not None:
+                raise HeError(f"FATE Flow ended as it started (status {self._server.returncode}); see {log}:\n{tail(log)}")
+            try:
+                socket.create_connection((HOST, port), timeout=1).close()
+                return
+            except OSError:
+                time.sleep(0.1)
+        raise HeError(f"FATE Flow did not open its port within {self._start_timeout_s:.0f} s; see {log}:\n{tail(log)}")
+
+
+def free_ports(count: int) -> List[int]:
+    """`count` different ports of loopback that nobody listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind((HOST, 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def tail(path: Path, lines: int = 15) -> str:
+    """The last lines of a log file."""
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+
+def processes_of(home: Path) -> List[psutil.Process]:
+    """The processes that belong to a home: those whose environment says so."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(MARK) == str(home):
+                found.append(process)
+        except psutil.Error:  # not ours to look at, or gone
+            continue
+    return found
+
+
+def stop_processes(home: Path, grace_s: float = 3.0) -> None:
+    """Ends all processes of a home: a polite signal first, then the one that cannot be ignored."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        found = processes_of(home.resolve())
+        for process in found:
+            try:
+                process.send_signal(sign)
+            except psutil.Error:
+                continue
+        _, alive = psutil.wait_procs(found, timeout=grace_s)
+        if not alive and not processes_of(home.resolve()):
+            return
