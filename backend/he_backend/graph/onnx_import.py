@@ -90,7 +90,7 @@ def _build(model: onnx.ModelProto, inputs: Sequence[tuple[str, tuple[int, ...], 
     outputs = tuple(value.name for value in model.graph.output)
     fixed = [output for output in outputs if output in constants]
     if fixed:
-        raise ModelError(f"output {fixed[0]!r} does not depend on any input; remove it from the model")
+        raise ModelError(f"output {fixed[0]!r} is the same for every input; remove it from the model")
     graph = Graph(
         name=name,
         nodes=tuple(nodes),

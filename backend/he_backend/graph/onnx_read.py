@@ -29,7 +29,21 @@ def read(source: Source) -> onnx.ModelProto:
     if len(model.functions):
         model = _inline(model)
     _check_operators(model)
-    return _modern(model)
+    model = _modern(model)
+    _check_outputs(model)
+    return model
+
+
+def _check_outputs(model: onnx.ModelProto) -> None:
+    """Every output must depend on an input (a subgraph may read any value, so nodes with one count as dependent)."""
+    reached = {value.name for value in model.graph.input}
+    for node in model.graph.node:
+        nested = any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute)
+        if nested or reached.intersection(node.input):
+            reached.update(node.output)
+    fixed = [value.name for value in model.graph.output if value.name not in reached]
+    if fixed and len(model.graph.input):
+        raise ModelError(f"output {fixed[0]!r} does not depend on any input; remove it from the model")
 
 
 def _bytes(source: Any) -> bytes:

@@ -9,12 +9,31 @@ from typing import Callable, Sequence
 
 import numpy as np
 
-from he_backend.graph import infer
+from he_backend.graph import infer, ops, runtime
 from he_backend.graph.model import Graph, Node
+from he_backend.graph.onnx_export import element_type, to_proto
 from he_backend.graph.passes_norm import batch_norm_to_scale, group_norm_affine, instance_norm_affine, layer_norm_affine
 from he_backend.graph.rewriting import Workbench, replace_nodes
 
 _MASK_BELOW = -1e4  # an added constant this low silences a score before a softmax: a mask, not a weight
+
+
+def fold_constants(graph: Graph) -> Graph:
+    """y = f(constants)   ->   y is a constant. What ONNX Runtime adds after its own folding, such as casts of float16 weights."""
+    known = dict(graph.constants)
+    foldable: list[Node] = []
+    for node in graph.nodes:
+        fixed = [name for name in node.inputs if name]
+        if fixed and all(name in known for name in fixed) and ops.refusal(node.op) is None:
+            foldable.append(node)
+            known.update((name, np.empty(0)) for name in node.outputs if name)
+    if not foldable:
+        return graph
+    names = [name for node in foldable for name in node.outputs if name]
+    outputs: list[tuple[str, None, str]] = [(name, None, graph.dtypes[name]) for name in names]
+    model = to_proto(foldable, [], outputs, graph.constants, graph.opset)
+    values = runtime.run(model.SerializeToString(), {}, names)
+    return graph.with_nodes([node for node in graph.nodes if node not in foldable], {**graph.constants, **dict(zip(names, values))})
 
 
 def drop_identity(graph: Graph) -> Graph:
@@ -186,8 +205,6 @@ def choice_with_weights(graph: Graph) -> Graph:
     def rule(bench: Workbench) -> Sequence[Node] | None:
         if bench.is_weight(1) == bench.is_weight(2):
             return None
-        from he_backend.graph.onnx_export import element_type
-
         position = 1 if bench.is_weight(1) else 2
         condition, kind = bench.node.inputs[0], bench.dtype(position)
         operands = list(bench.node.inputs)
@@ -224,6 +241,7 @@ def open_reshapes(graph: Graph) -> Graph:
 Pass = Callable[[Graph], Graph]
 
 PASSES: tuple[Pass, ...] = (
+    fold_constants,
     drop_identity,
     gemm_to_matmul,
     batch_norm_to_scale,
