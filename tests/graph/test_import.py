@@ -244,7 +244,8 @@ def test_all_problems_are_told_at_once():
         nodes, [("ids", [1, 4], TensorProto.INT64)], [("y", None)], {"table": table, "powers": np.ones(3, np.float32), **weights}
     )
     error = refused(model)
-    assert [(p.node, p.op) for p in error.problems] == [("embed", "Gather"), ("noise", "RandomNormalLike"), ("power", "Pow"), ("cell", "LSTM")]
+    told = [(p.node, p.op) for p in error.problems]
+    assert told == [("embed", "Gather"), ("noise", "RandomNormalLike"), ("power", "Pow"), ("cell", "LSTM")]
     assert all(p.reason for p in error.problems)
     assert "public_embeddings=True" in error.problems[0].instead
     assert "cell (LSTM)" in str(error)

@@ -7,7 +7,7 @@ from onnx import numpy_helper
 
 from he_backend.graph import convert, run_program
 from he_backend.graph.steps import check_step
-from tests.graph.networks import NetworkBuilder, networks, plain, rows_for
+from tests.graph.networks import networks, plain, rows_for
 
 
 def close(got, wanted):

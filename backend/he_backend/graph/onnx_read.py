@@ -150,6 +150,7 @@ def _modern(model: onnx.ModelProto) -> onnx.ModelProto:
     kept = [value for value in model.graph.input if value.name not in constants]
     del model.graph.input[:]
     model.graph.input.extend(kept)
+    model.ir_version = max(model.ir_version, 4)  # from there initializers need not be inputs
     version = opset_of(model)
     del model.opset_import[:]
     model.opset_import.append(helper.make_opsetid("", version))
