@@ -6,6 +6,7 @@ import pytest
 
 from he_backend.errors import ModelError
 from he_backend.graph import Reference, convert, run_program
+from he_backend.graph.affine import lower
 from tests.graph.test_split import assert_no_weights_travel
 
 torch = pytest.importorskip("torch")
@@ -108,14 +109,19 @@ def test_modules_match_pytorch(name):
 
 
 def test_queries_keys_and_values_share_one_block():
-    from he_backend.graph.affine import lower
-
     torch.manual_seed(0)
-    program = convert(PostNormBlock(), np.zeros((2, 7, 16), np.float32))
+    program = convert(encoder(), np.zeros((2, 6, 16), np.float32))
     first = program.segments[0]
-    assert first.in_elements == 7 * 16
+    assert first.in_elements == 6 * 16
     (block,) = lower(first).blocks
     assert block.weights.shape == (1, 16, 48)
+
+
+def test_a_classifier_of_the_first_position_computes_that_position_alone_after_attention():
+    torch.manual_seed(0)
+    program = convert(randomised(PostNormBlock()), np.zeros((2, 7, 16), np.float32))
+    assert [segment.in_elements for segment in program.segments] == [7 * 16, 16, 16, 32 + 16, 16]
+    assert program.segments[0].out_elements == 2 * 7 * 16 + 16  # keys and values of all, the query of one
 
 
 def test_several_inputs():

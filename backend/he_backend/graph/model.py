@@ -79,6 +79,24 @@ class Graph:
         return replace(self, nodes=nodes, constants={k: v for k, v in constants.items() if k in read})
 
 
+def in_order(nodes: Iterable[Node]) -> tuple[Node, ...]:
+    """The nodes so that each comes after those whose results it reads, otherwise as they were."""
+    waiting = list(nodes)
+    unmade = {output for node in waiting for output in node.outputs if output}
+    ordered: list[Node] = []
+    while waiting:
+        later = []
+        for node in waiting:
+            if unmade.intersection(node.inputs):
+                later.append(node)
+            else:
+                ordered.append(node)
+                unmade.difference_update(node.outputs)
+        assert len(later) < len(waiting), "nodes read each other's results in a circle"
+        waiting = later
+    return tuple(ordered)
+
+
 def size_of(shape: Iterable[int]) -> int:
     """Elements of a tensor of this shape."""
     total = 1

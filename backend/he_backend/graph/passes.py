@@ -13,6 +13,7 @@ from he_backend.graph import infer, ops, runtime
 from he_backend.graph.model import Graph, Node
 from he_backend.graph.onnx_export import element_type, to_proto
 from he_backend.graph.passes_norm import batch_norm_to_scale, group_norm_affine, instance_norm_affine, layer_norm_affine
+from he_backend.graph.passes_select import select_early
 from he_backend.graph.rewriting import Workbench, replace_nodes
 
 _MASK_BELOW = -1e4  # an added constant this low silences a score before a softmax: a mask, not a weight
@@ -254,6 +255,7 @@ PASSES: tuple[Pass, ...] = (
     compare_with_zero,
     choice_with_weights,
     subtract_and_divide,
+    select_early,
     open_reshapes,
 )
 

@@ -60,6 +60,13 @@ def data_operands(graph: Graph, node: Node) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in node.inputs if name and name not in graph.constants))
 
 
+def moves_data(graph: Graph, node: Node) -> bool:
+    """Whether the node only moves elements of its first operand, filling in nothing but zeros."""
+    if node.op not in ops.MOVEMENT or node.op == "Concat" or data_operands(graph, node) != node.inputs[:1]:
+        return False
+    return fills_with_zeros(node, graph.constants)
+
+
 @dataclass(frozen=True)
 class _Placing:
     """One output of one node, its operands placed already."""
@@ -84,7 +91,7 @@ class _Placing:
             alone = len(node.inputs) == 2 and len(data) == 1 and node.op != "Concat"
             expression = self._scale(data[0], private) if alone else self._sum(data, private)
             return self._server_only(expression) if private and expression else self._either(client, expression)
-        if node.op in ops.MOVEMENT and data == node.inputs[:1] and fills_with_zeros(node, self.graph.constants):
+        if moves_data(self.graph, node):
             return self._either(client, self._movement(data[0]))
         if node.op in ops.POOLING and data == node.inputs[:1]:
             return self._either(client, self._pooling(data[0]))

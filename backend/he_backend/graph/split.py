@@ -6,12 +6,12 @@ network is walked back from its outputs, so that nothing is computed or sent tha
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Iterable
 
 from he_backend.errors import ModelError
 from he_backend.graph.model import Graph, Node, row_shape, size_of
-from he_backend.graph.placement import Expression, Place, data_operands, place
+from he_backend.graph.placement import Expression, Place, data_operands, moves_data, place
 from he_backend.graph.problems import problems_of
 from he_backend.graph.program import Program, Segment, Step
 from he_backend.graph.step_models import StepNodes, build_steps, public_constants
@@ -27,6 +27,7 @@ def split(graph: Graph) -> Program:
     chosen = _choose(graph, places, chosen.wanted)  # a second look, now that it is known what the client has anyway
     levels = sorted({_expression(places, name).level for name in chosen.received})
     segments = tuple(_segment(graph, places, chosen, index, level) for index, level in enumerate(levels))
+    chosen = replace(chosen, computed=_needed(graph, chosen, segments))
     step_nodes = _step_nodes(graph, places, chosen, levels, segments)
     steps = build_steps(graph, step_nodes)
     crossing: set[str] = {*graph.inputs, *graph.outputs}
@@ -106,7 +107,7 @@ def _segment(graph: Graph, places: dict[str, Place], chosen: _Choice, index: int
     """Everything that is received from one round."""
     received = [name for node in graph.nodes for name in node.outputs if name in chosen.received]
     outputs = [name for name in received if _expression(places, name).level == level]
-    leaves = frozenset().union(*(_expression(places, name).leaves for name in outputs))
+    leaves = _sent(graph, frozenset().union(*(_expression(places, name).leaves for name in outputs)))
     needed: set[str] = set(outputs)
     inputs: set[str] = set()
     nodes: list[Node] = []
@@ -129,6 +130,31 @@ def _segment(graph: Graph, places: dict[str, Place], chosen: _Choice, index: int
         opset=graph.opset,
         multiply_adds=sum(_expression(places, name).nonzeros for name in outputs),
     )
+
+
+def _sent(graph: Graph, leaves: frozenset[str]) -> frozenset[str]:
+    """The leaves without those that the model owner can take out of another leaf: a slice of what is sent anyway."""
+    producers = graph.producers()
+    kept = set(leaves)
+    for name in leaves:
+        node = producers.get(name)
+        while node is not None and moves_data(graph, node) and graph.dtypes[node.inputs[0]] == graph.dtypes[name]:
+            if node.inputs[0] in leaves:
+                kept.discard(name)
+                break
+            node = producers.get(node.inputs[0])
+    return frozenset(kept)
+
+
+def _needed(graph: Graph, chosen: _Choice, segments: tuple[Segment, ...]) -> tuple[Node, ...]:
+    """The client's nodes without those whose results nobody reads, now that it is settled what is sent."""
+    wanted = {*graph.outputs, *(name for segment in segments for name in segment.inputs)}
+    kept: list[Node] = []
+    for node in reversed(chosen.computed):
+        if wanted.intersection(node.outputs):
+            kept.append(node)
+            wanted.update(data_operands(graph, node))
+    return tuple(reversed(kept))
 
 
 def _step_nodes(
