@@ -36,9 +36,9 @@ class _Lazy(click.Group):
 
 
 def _plugins() -> dict[str, Any]:
-    found = metadata.entry_points()
+    found: Any = metadata.entry_points()
     # Python 3.10 and newer select by group; older ones give a mapping.
-    chosen = found.select(group=_PLUGINS) if hasattr(found, "select") else found.get(_PLUGINS, [])  # type: ignore[attr-defined]
+    chosen = found.select(group=_PLUGINS) if hasattr(found, "select") else found.get(_PLUGINS, [])
     return {point.name: point for point in chosen}
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import replace
 from typing import Any, Callable
 
 from he_backend.client.inference import Client, Progress
-from he_backend.client.report import Result, compare
+from he_backend.client.report import Result, compare, with_comparison
 from he_backend.client.rows import check_rows
 from he_backend.errors import ParameterError
 from he_backend.graph import Program, Reference, convert
@@ -64,5 +63,4 @@ def infer(
         started = time.perf_counter()
         plain = reference.run(inputs)
         seconds.append(time.perf_counter() - started)
-    report = replace(result.report, plain_seconds=statistics.median(seconds), **compare(result.outputs, plain))
-    return Result(result.outputs, report)
+    return Result(result.outputs, with_comparison(result.report, compare(result.outputs, plain), statistics.median(seconds)))

@@ -128,7 +128,7 @@ def test_oversized_frame_is_refused():
             "PlanRequest.model has 201 characters",
         ),
         (m.End(-1, 0, 0), "End cannot be sent"),
-        (m.End(0, 0, 1 << 32), "End cannot be sent"),
+        (m.End(0, 0, 1 << 64), "End cannot be sent"),
         (m.PlanRequest(7, "", "", "", 0, 0), "PlanRequest cannot be sent"),
         (m.PlanRequest("m", "", "", "", 0.5, 0), "PlanRequest cannot be sent"),
     ],

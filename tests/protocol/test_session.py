@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from he_backend.errors import EngineError, InputError, ProtocolError, TransportError
 from he_backend.protocol import messages as m
-from he_backend.protocol.session import ClientSession, Incoming, answering, receive, send
+from he_backend.protocol.session import ClientSession, Incoming, add_words, answering, receive, send
 from he_backend.protocol.transport import CountingLink, MemoryLink, Retry
 
 HEAD = m.ProbeReply(b"h")
@@ -80,8 +78,8 @@ def doctored(frames):
     return [*frames[:2], m.encode(m.Block(1, b"45x7")), *frames[3:]]
 
 
-def with_end(blocks, payload_bytes, crc32):
-    return lambda frames: [*frames[:-1], m.encode(m.End(blocks, payload_bytes, crc32))]
+def with_end(blocks, payload_bytes, sum64):
+    return lambda frames: [*frames[:-1], m.encode(m.End(blocks, payload_bytes, sum64))]
 
 
 @pytest.mark.parametrize(
@@ -97,8 +95,8 @@ def with_end(blocks, payload_bytes, crc32):
         (lambda frames: [*frames[:2], *frames[3:]], "block 2 came where block 1"),
         (lambda frames: [*frames[:3], frames[-1]], "3 of 10 were sent"),
         (doctored, "checksum wrong"),
-        (with_end(2, 10, zlib.crc32(b"0123456789")), "does not match its End"),
-        (with_end(3, 11, zlib.crc32(b"0123456789")), "does not match its End"),
+        (with_end(2, 10, add_words(0, memoryview(b"0123456789"), 0)), "does not match its End"),
+        (with_end(3, 11, add_words(0, memoryview(b"0123456789"), 0)), "does not match its End"),
         (with_end(3, 10, 0), "checksum wrong"),
         (lambda frames: [frames[0], *frames], "ProbeReply came where a Block or End"),
         (lambda frames: [*frames, frames[-1]], "after End"),
@@ -350,3 +348,16 @@ def test_a_round_that_keeps_breaking_fails_and_the_session_can_go_on():
     with pytest.raises(TransportError):
         round_of(session)
     assert round_of(session)[1] == b"x"
+
+
+@given(data=st.binary(max_size=100), cuts=st.lists(st.integers(0, 100), max_size=4), flip=st.integers(0, 99), bit=st.integers(0, 7))
+def test_the_sum_does_not_depend_on_cuts_and_notices_any_flipped_bit(data, cuts, flip, bit):
+    edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    total = 0
+    for start, stop in zip(edges, edges[1:]):
+        total = add_words(total, memoryview(data[start:stop]), start)
+    assert total == add_words(0, memoryview(data), 0)
+    if flip < len(data):
+        damaged = bytearray(data)
+        damaged[flip] ^= 1 << bit
+        assert add_words(0, memoryview(damaged), 0) != total

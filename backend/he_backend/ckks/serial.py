@@ -125,7 +125,7 @@ def to_pieces(tensor: CipherTensor) -> Iterator[bytes]:
         yield b"".join(_pack_elements(tensor.body[:, start:stop], tensor.moduli))
 
 
-def from_pieces(header: TensorHeader, pieces: Iterable[bytes]) -> CipherTensor:
+def from_pieces(header: TensorHeader, pieces: Iterable[bytes | memoryview]) -> CipherTensor:
     """The tensor that a header and its payload describe; raises ProtocolError for missing, excess or unreduced residues."""
     reader = _Reader(pieces)
     seed = reader.take(header.seed_bytes)
@@ -210,7 +210,7 @@ def _read_elements(reader: _Reader, header: TensorHeader, width: int, columns: i
 class _Reader:
     """Takes exact numbers of bytes from a row of pieces."""
 
-    def __init__(self, pieces: Iterable[bytes]) -> None:
+    def __init__(self, pieces: Iterable[bytes | memoryview]) -> None:
         self._pieces = iter(pieces)
         self._rest = b""
 

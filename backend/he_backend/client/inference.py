@@ -156,7 +156,7 @@ class _Inference:
         self._progress, self._cancelled = progress, cancelled
         self._key = secret.generate(self._plan.engine, self._plan.params)
         self._seconds = [dict.fromkeys(_PARTS, 0.0) for _ in range(len(self._plan.rounds) + 1)]
-        self._bytes = [[0, 0] for _ in self._plan.rounds]
+        self._sent, self._received = [0] * len(self._plan.rounds), [0] * len(self._plan.rounds)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Result:
         started = time.perf_counter()
@@ -211,8 +211,8 @@ class _Inference:
         seconds["server"] += server
         seconds["wire"] += max(0.0, received - sent - server)
         seconds["decrypt"] += time.perf_counter() - received
-        self._bytes[this.index][0] += after.sent_bytes - before.sent_bytes
-        self._bytes[this.index][1] += after.received_bytes - before.received_bytes
+        self._sent[this.index] += after.sent_bytes - before.sent_bytes
+        self._received[this.index] += after.received_bytes - before.received_bytes
         return dict(zip(this.outputs, out))
 
     def _scale(self, this: RoundPlan, inputs: list[np.ndarray]) -> float:
@@ -245,7 +245,8 @@ class _Inference:
                 plan.out_count(this.index),
                 this.level,
                 this.weight_bits,
-                *self._bytes[this.index],
+                self._sent[this.index],
+                self._received[this.index],
                 {name: round(value, 6) for name, value in self._seconds[this.index].items()},
             )
             for this in plan.rounds
@@ -258,8 +259,8 @@ class _Inference:
             tuple(sorted({this.packing for this in plan.rounds})),
             rows,
             len(plan.rounds),
-            sum(up for up, _ in self._bytes),
-            sum(down for _, down in self._bytes),
+            sum(self._sent),
+            sum(self._received),
             {"total": total, **seconds, "setup": self._task.setup_seconds},
             plan.expected_bits,
             peak_memory_bytes(),

@@ -71,12 +71,17 @@ class Result:
         return next(iter(self.outputs.values()))
 
 
-def compare(outputs: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> dict[str, float]:
-    """max_abs_error, bits_of_precision (-log2 of the largest error over the largest reference value) and agreement.
+@dataclass(frozen=True)
+class Comparison:
+    """Encrypted predictions beside those of the plain network."""
 
-    Agreement is the share of rows with the same largest score, over the last axis of the first output; of rows within the error for an
-    output of one value.
-    """
+    max_abs_error: float  # of any score
+    bits_of_precision: float  # -log2 of the largest error over the largest score
+    agreement: float  # share of rows with the same largest score in the first output; for one score, of rows within 1e-3
+
+
+def compare(outputs: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> Comparison:
+    """How outputs compare with those of the plain network, by output name."""
     pairs = [(np.asarray(outputs[name], np.float64), np.asarray(reference[name], np.float64)) for name in reference]
     error = max((float(np.abs(got - due).max(initial=0.0)) for got, due in pairs), default=0.0)
     size = max((float(np.abs(due).max(initial=0.0)) for _, due in pairs), default=0.0)
@@ -86,4 +91,15 @@ def compare(outputs: dict[str, np.ndarray], reference: dict[str, np.ndarray]) ->
         same = float((got.argmax(axis=-1) == due.argmax(axis=-1)).mean())
     else:
         same = float((np.abs(got - due) <= np.maximum(1e-3, 1e-3 * np.abs(due))).mean())
-    return {"max_abs_error": error, "bits_of_precision": min(52.0, bits), "agreement": same}
+    return Comparison(error, min(52.0, bits), same)
+
+
+def with_comparison(report: Report, compared: Comparison, plain_seconds: float) -> Report:
+    """The report with the plain network's figures beside it."""
+    return dataclasses.replace(
+        report,
+        plain_seconds=plain_seconds,
+        max_abs_error=compared.max_abs_error,
+        bits_of_precision=compared.bits_of_precision,
+        agreement=compared.agreement,
+    )

@@ -10,7 +10,7 @@ import click
 import numpy as np
 
 from he_backend.client.inference import Client
-from he_backend.client.report import Report, compare
+from he_backend.client.report import compare, with_comparison
 from he_backend.commands.infer import report_text
 from he_backend.commands.options import errors_shown, progress_shown, run_options
 from he_backend.errors import TransportError
@@ -57,10 +57,11 @@ def demo(
         finally:
             server.terminate()
             server.wait(10)
+        reference = Reference(convert(network.onnx_path))
         started = time.perf_counter()
-        plain = Reference(convert(network.onnx_path)).run({next(iter(_names(network.onnx_path))): x})
+        plain = reference.run(x)
         seconds = time.perf_counter() - started
-    report = Report(**{**result.report.__dict__, "plain_seconds": seconds, **compare(result.outputs, plain)})
+    report = with_comparison(result.report, compare(result.outputs, plain), seconds)
     if as_json:
         click.echo(report.to_json())
         return
@@ -79,6 +80,3 @@ def _address(server: subprocess.Popen[str]) -> str:
         raise TransportError("the demo's server did not start; its messages are above")
     return line[1]
 
-
-def _names(path: object) -> list[str]:
-    return [spec.name for spec in convert(path).inputs]

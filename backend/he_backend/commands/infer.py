@@ -75,8 +75,9 @@ def report_text(report: Report) -> str:
     ]
     if report.bits_of_precision is not None and report.agreement is not None and report.plain_seconds is not None:
         lines.append(
-            f"  {report.agreement:.2%} of predictions agree with plain ONNX Runtime ({report.plain_seconds:.3f} s); largest error of a score "
-            f"{report.max_abs_error:.2e}: {report.bits_of_precision:.1f} bits of precision ({report.expected_bits:.1f} promised)"
+            f"  {report.agreement:.2%} of predictions agree with plain ONNX Runtime ({report.plain_seconds:.3f} s); "
+            f"largest error of a score {report.max_abs_error:.2e}: "
+            f"{report.bits_of_precision:.1f} bits of precision ({report.expected_bits:.1f} promised)"
         )
     else:
         lines.append(f"  at least {report.expected_bits:.1f} bits of precision")
@@ -87,7 +88,7 @@ def _write(result: Result, out: str | None) -> None:
     if out is None:
         return
     if Path(out).suffix == ".npz":
-        np.savez(out, **result.outputs)
+        np.savez(out, **result.outputs)  # type: ignore[arg-type]
     elif len(result.outputs) == 1:
         np.save(out, result.output)
     else:

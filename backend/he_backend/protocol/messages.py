@@ -112,11 +112,11 @@ class Block:
 
 @dataclass(frozen=True)
 class End:
-    """After the last block: how many there were, their bytes, and zlib.crc32 of all payload."""
+    """After the last block: how many there were, their bytes, and the sum of all payload (see session.py)."""
 
     blocks: int = field(metadata=wire(1, "uint64"))
     payload_bytes: int = field(metadata=wire(2, "uint64"))
-    crc32: int = field(metadata=wire(3, "uint32"))
+    sum64: int = field(metadata=wire(3, "uint64"))
 
 
 @dataclass(frozen=True)
