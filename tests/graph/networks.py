@@ -100,6 +100,7 @@ def _conv_transpose(draw, net):
     kernel = [draw(st.integers(1, 3)) for _ in spatial]
     strides = [draw(st.integers(1, 3)) for _ in spatial]
     pads = [draw(st.integers(0, k - 1)) if e > 1 else 0 for k, e in zip(kernel, spatial)]
+    pads = [p if (e - 1) * s + k > 2 * p else 0 for p, e, s, k in zip(pads, spatial, strides, kernel)]
     extra = [draw(st.integers(0, s - 1)) for s in strides]
     extents = [(e - 1) * s + k - 2 * p + x for e, s, k, p, x in zip(spatial, strides, kernel, pads, extra)]
     net.apply(
