@@ -1,4 +1,5 @@
 """One test for every engine: what is encrypted, mapped and decrypted is the integer map of the values, within the derived tolerance."""
+
 from __future__ import annotations
 
 import math

@@ -1,4 +1,5 @@
 """Parameter presets: what is accepted, and that each refusal names the field."""
+
 from __future__ import annotations
 
 import json

@@ -1,4 +1,5 @@
 """Bit packing and the refusal of bytes that are not a tensor."""
+
 from __future__ import annotations
 
 import dataclasses
