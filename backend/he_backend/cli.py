@@ -17,6 +17,7 @@ _COMMANDS = {
     "plan": ("he_backend.commands.plan", "plan"),
     "train": ("he_backend.zoo.cli", "train"),
     "model": ("he_backend.commands.model", "model"),
+    "bench": ("he_backend.commands.bench", "bench"),
     "serve": ("he_backend.commands.serve", "serve"),
 }
 _PLUGINS = "he_nn.commands"  # entry points of packages that add commands, such as `job` of the FATE plugin

@@ -7,12 +7,14 @@ import dataclasses
 import numpy as np
 import pytest
 
+import he_backend as he
 from he_backend.client.inference import Client
 from he_backend.errors import Cancelled, EngineError, InputError, ProtocolError, TransportError
 from he_backend.graph import Reference
 from he_backend.protocol import messages
 from he_backend.protocol.transport import MemoryLink
 from he_backend.server import service as service_module
+from tests.graph.networks import NetworkBuilder
 from tests.parties import QUICK, client_of, digits, service_of
 
 
@@ -147,3 +149,12 @@ def test_auto_takes_the_smallest_modulus_that_promises_the_bits(parties):
         assert task.plan.params.security_level == 128
         sizes.append(task.plan.params.log2_modulus)
     assert sizes == sorted(set(sizes))
+
+
+def test_a_network_without_weights_needs_no_rounds():
+    net = NetworkBuilder((4,))
+    net.apply("Relu")
+    rows = np.array([[-1.0, 2.0, -3.0, 4.0]], dtype=np.float32)
+    result = he.infer(he.convert(net.model()), rows, engine="clear", preset="N11_L1")
+    assert np.array_equal(result.output, np.maximum(rows, 0))
+    assert result.report.rounds == 0 and result.report.bytes_up == 0

@@ -172,20 +172,21 @@ class _Inference:
     def _chunk(self, chunk: int, chunks: int, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs of one chunk of rows."""
         values = dict(inputs)
+        rows = len(next(iter(inputs.values())))
         for this in self._plan.rounds:
             if self._cancelled is not None and self._cancelled():
                 raise Cancelled(f"stopped before round {this.index} of chunk {chunk}")
             if self._progress is not None:
                 self._progress(Progress(chunk, chunks, this.index, len(self._plan.rounds)))
-            self._step(this.index, values)
+            self._step(this.index, values, rows)
             values.update(self._round(this, chunk, values))
             self._forget(this.index, values)
-        self._step(len(self._plan.rounds), values)
+        self._step(len(self._plan.rounds), values, rows)
         return {spec.name: np.asarray(values[spec.name], dtype=spec.dtype) for spec in self._plan.outputs}
 
-    def _step(self, index: int, values: dict[str, np.ndarray]) -> None:
+    def _step(self, index: int, values: dict[str, np.ndarray], rows: int) -> None:
         started = time.perf_counter()
-        values.update(self._task.steps[index].run(values))
+        values.update(self._task.steps[index].run(values, rows))
         self._seconds[index]["step"] += time.perf_counter() - started
 
     def _round(self, this: RoundPlan, chunk: int, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,0 +1,45 @@
+"""`he-nn bench`: the measurements that the README quotes."""
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from he_backend.bench import suite
+from he_backend.bench.charts import draw
+from he_backend.commands.options import errors_shown
+
+_PARTS = ("primitives", "networks", "precision", "scaling")
+
+
+@click.command("bench")
+@click.argument("parts", nargs=-1, type=click.Choice(_PARTS))
+@click.option("--quick", is_flag=True, help="Fewer and smaller runs.")
+@click.option("--out", type=click.Path(file_okay=False), default="build/bench", show_default=True, help="Folder for results and chart.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+def bench(parts: tuple[str, ...], quick: bool, out: str, as_json: bool) -> None:
+    """Measure PARTS (all by default): encryption, networks, precision against speed, scaling."""
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def say(line: str) -> None:
+        click.echo(line, err=as_json)
+
+    results: dict[str, list[dict[str, Any]]] = {}
+    say(suite.machine())
+    with errors_shown(), tempfile.TemporaryDirectory() as scratch:
+        for part in parts or _PARTS:
+            say(f"\n{part}")
+            if part == "primitives":
+                results[part] = suite.primitives(say, quick)
+            else:
+                results[part] = getattr(suite, part)(say, quick, Path(scratch))
+    (folder / "results.json").write_text(json.dumps({"machine": suite.machine(), **results}, indent=1))
+    if {"networks", "precision", "scaling"} <= set(results) and draw(results, folder / "bench.png"):
+        say(f"\nchart: {folder / 'bench.png'}")
+    say(f"results: {folder / 'results.json'}")
+    if as_json:
+        click.echo(json.dumps(results))
