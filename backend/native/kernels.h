@@ -53,6 +53,19 @@ struct WordKernels {
     void (*to_real)(double* out, const W* t, const u64* body, std::size_t n, W q, double factor);
 };
 
+// Values per step of the linear algebra and of packing: 64 values of b bits are exactly b words.
+constexpr std::size_t TILE = 64;
+// Outputs that a dot-product kernel computes at a time.
+constexpr int MAX_OUTPUTS = 6;
+
+// How an int32 sum joins the accumulators of one output.
+struct DotSink {
+    bool exact;     // modulo q, else modulo 2^64
+    u64 factor;     // of the digit
+    u64 companion;  // floor(factor * 2^64 / q), if exact
+    u64 q;
+};
+
 struct Kernels {
     const char* name;
     WordKernels<u32> word32;   // q < 2^30
@@ -64,6 +77,20 @@ struct Kernels {
     void (*add_binomial)(i64* v, const u8* bytes, std::size_t n);
     // out = v mod q for |v| < 2^62, q < 2^61; offset is the multiple of q at or above 2^62.
     void (*reduce_signed)(i64* out, const i64* v, std::size_t n, u64 q, u64 one_p64, u64 offset);
+    // A tile of residues -> `digits` tiles of digits of `bits` bits (at most 15), each less 2^(bits - 1); digit d of the tile is at
+    // out + d * stride, its values in an order of the kernels' own.
+    void (*digitize)(i16* out, std::size_t stride, const u64* in, int digits, int bits);
+    // sums[m][0 .. TILE) += factor * S, S = sum over k of weights[k][m] * panel[rows[k]], for `outputs` <= MAX_OUTPUTS; the caller
+    // guarantees that S fits int32. rows [2 * pairs], weights [pairs][outputs][2] int16; panel rows are tiles made by digitize.
+    // If exact, S + 2^31 in place of S, and sums stay reduced modulo q.
+    void (*dot)(u64* const* sums, const i16* panel, const i32* rows, std::size_t pairs, const i32* weights, int outputs, const DotSink& sink);
+    // out = round((sums + constant) / 2^64 * p) mod p, p < 2^31.
+    void (*switch_modulus)(u64* out, const u64* sums, u64 constant, u64 p);
+    // out = (sums + constant) mod q, both reduced.
+    void (*add_constant)(u64* out, const u64* sums, u64 constant, u64 q);
+    // A tile of values below 2^bits <-> a little-endian bit stream of `bits` words; 1 <= bits <= 61.
+    void (*pack)(u64* words, const u64* values, int bits);
+    void (*unpack)(u64* values, const u64* words, int bits);
 };
 
 const Kernels& scalar_kernels();

@@ -127,6 +127,12 @@ const Kernels& avx2_kernels() {
         round_scaled_doubles,
         add_binomial_words,
         reduce_signed_words,
+        digitize_words,
+        dot_words,
+        switch_modulus_words,
+        add_constant_words,
+        pack_words,
+        unpack_words,
     };
     return kernels;
 }

@@ -13,6 +13,14 @@ namespace {
 
 #include "avx512.h"
 
+// As assembly because GCC 12 copies and spills accumulators of the intrinsics.
+inline void add_pair_products(__m512i& sum, __m512i a, __m512i b) {
+    __m512i products;
+    __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+v"(sum), "=&v"(products) : "v"(a), "v"(b));
+}
+
+#include "linear512.h"
+
 }  // namespace
 
 const Kernels& avx512_kernels() {
@@ -24,6 +32,12 @@ const Kernels& avx512_kernels() {
         round_scaled_512,
         add_binomial_512,
         reduce_signed_512,
+        digitize_512,
+        dot_512,
+        switch_modulus_512,
+        add_constant_words,
+        pack_512,
+        unpack_512,
     };
     return kernels;
 }

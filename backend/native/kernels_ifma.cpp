@@ -16,6 +16,11 @@ namespace {
 
 #include "avx512.h"
 
+// As assembly because GCC 12 copies and spills accumulators of the intrinsic.
+inline void add_pair_products(__m512i& sum, __m512i a, __m512i b) { __asm__("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b)); }
+
+#include "linear512.h"
+
 struct Vector512_52 : Words512 {
     struct Factor {
         V w, companion;
@@ -48,6 +53,12 @@ const Kernels& ifma_kernels() {
         round_scaled_512,
         add_binomial_512,
         reduce_signed_512,
+        digitize_512,
+        dot_512,
+        switch_modulus_512,
+        add_constant_words,
+        pack_512,
+        unpack_512,
     };
     return kernels;
 }

@@ -49,6 +49,12 @@ const Kernels& scalar_kernels() {
         round_scaled_doubles,
         add_binomial_words,
         reduce_signed_words,
+        digitize_words,
+        dot_words,
+        switch_modulus_words,
+        add_constant_words,
+        pack_words,
+        unpack_words,
     };
     return kernels;
 }

@@ -3,6 +3,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "linear.h"
+#include "pack.h"
 #include "ring.h"
 #include "sampling.h"
 
@@ -108,6 +110,88 @@ void binomial_py(Array<i64> out, Array<u8> bytes, const std::string& level) {
     kernels.add_binomial(writable(out), bytes.data(), n);
 }
 
+std::size_t bit_length(u64 x) {
+    std::size_t bits = 0;
+    while (bits < 64 && x >> bits) ++bits;
+    return bits;
+}
+
+// Arrays [columns, count, limbs, width] in C order, or packed words: element by element, in it limb by limb, in it column by column,
+// each row rounded up to words.
+template <class T>
+std::vector<Rows<T>> rows_of(T* data, bool packed, std::size_t columns, std::size_t count, std::size_t width, const std::vector<u64>& moduli) {
+    std::vector<std::size_t> row_words;
+    std::size_t element_words = 0;
+    for (u64 q : moduli) {
+        row_words.push_back(packed ? (width * bit_length(q) + 63) / 64 : width);
+        element_words += row_words.back();
+    }
+    std::vector<Rows<T>> all;
+    for (std::size_t column = 0; column < columns; ++column) {
+        Rows<T> rows{data, packed ? columns * element_words : element_words, {}, packed};
+        std::size_t offset = packed ? 0 : column * count * element_words;
+        for (std::size_t words : row_words) {
+            rows.limb_offset.push_back(offset + (packed ? column * words : 0));
+            offset += packed ? columns * words : words;
+        }
+        all.push_back(std::move(rows));
+    }
+    return all;
+}
+
+std::size_t words_of(bool packed, std::size_t columns, std::size_t count, std::size_t width, const std::vector<u64>& moduli) {
+    std::size_t words = 0;
+    for (u64 q : moduli) words += packed ? (width * bit_length(q) + 63) / 64 : width;
+    return columns * count * words;
+}
+
+std::shared_ptr<Linear> linear_py(std::shared_ptr<Ring> ring, std::size_t limbs, std::size_t in_count, std::size_t out_count,
+                                  const std::vector<std::tuple<Array<i32>, Array<i32>, Array<i32>>>& blocks) {
+    std::vector<BlockView> views;
+    for (const auto& [gather, weights, scatter] : blocks) {
+        require(gather.ndim() == 3 && weights.ndim() == 3 && scatter.ndim() == 3, "gather, weights and scatter must have three axes");
+        const BlockView view = {extent(gather, 0), extent(gather, 1), extent(gather, 2), extent(weights, 2),
+                                gather.data(),     weights.data(),    scatter.data()};
+        require(extent(weights, 0) == view.groups && extent(weights, 1) == view.terms, "weights must be [groups, terms, outs]");
+        require(extent(scatter, 0) == view.groups && extent(scatter, 1) == view.places && extent(scatter, 2) == view.outs,
+                "scatter must be [groups, places, outs]");
+        views.push_back(view);
+    }
+    py::gil_scoped_release release;
+    return std::make_shared<Linear>(ring, limbs, in_count, out_count, views);
+}
+
+void apply_py(const Linear& linear, Array<u64> in, bool in_packed, Array<u64> out, bool out_packed, std::size_t columns, std::size_t width,
+              u64 p, int threads) {
+    const std::size_t n = linear.ring().n();
+    require(columns >= 1 && width >= 1 && width <= n, "width must be from 1 to N");
+    std::vector<u64> moduli;
+    for (std::size_t l = 0; l < linear.limbs(); ++l) moduli.push_back(linear.ring().fields()[l].q);
+    const std::vector<u64> answers = p ? std::vector<u64>{p} : moduli;
+    require(static_cast<std::size_t>(in.size()) == words_of(in_packed, columns, linear.in_count(), width, moduli), "the input has another size");
+    require(static_cast<std::size_t>(out.size()) == words_of(out_packed, columns, linear.out_count(), width, answers),
+            "the output has another size");
+    const auto sources = rows_of<const u64>(in.data(), in_packed, columns, linear.in_count(), width, moduli);
+    const auto sinks = rows_of<u64>(writable(out), out_packed, columns, linear.out_count(), width, answers);
+    std::vector<Column> all;
+    for (std::size_t column = 0; column < columns; ++column) all.push_back({sources[column], sinks[column]});
+    py::gil_scoped_release release;
+    p ? linear.switched(all, width, p, threads) : linear.exact(all, width, threads);
+}
+
+// rows of values [rows, n] <-> words [rows, ceil(n * bits / 64)], a little-endian bit stream each.
+void pack_py(Array<u64> values, int bits, Array<u64> words, const std::string& level, int threads, bool forward) {
+    require(values.ndim() == 2 && words.ndim() == 2 && extent(values, 0) == extent(words, 0), "values and words must be rows");
+    require(bits >= 1 && bits <= 61, "values of 1 to 61 bits can be packed");
+    const std::size_t rows = extent(values, 0), n = extent(values, 1), per_row = (n * static_cast<std::size_t>(bits) + 63) / 64;
+    require(extent(words, 1) == per_row, "words must be [rows, ceil(n * bits / 64)]");
+    const Kernels& kernels = select_kernels(level);
+    u64* value = forward ? const_cast<u64*>(values.data()) : writable(values);
+    u64* word = forward ? writable(words) : const_cast<u64*>(words.data());
+    py::gil_scoped_release release;
+    pack_rows(kernels, value, word, rows, n, bits, threads, forward);
+}
+
 }  // namespace
 }  // namespace he
 
@@ -135,6 +219,19 @@ PYBIND11_MODULE(_native, m) {
              py::arg("noise").noconvert(), py::arg("body").noconvert(), py::arg("start"), py::arg("stop"), py::arg("threads"))
         .def("decrypt", &decrypt_py, py::arg("body").noconvert(), py::arg("mask").noconvert(), py::arg("factor"),
              py::arg("values").noconvert(), py::arg("start"), py::arg("stop"), py::arg("threads"));
+    py::class_<Linear, std::shared_ptr<Linear>>(m, "Linear")
+        .def(py::init(&linear_py), py::arg("ring"), py::arg("limbs"), py::arg("in_count"), py::arg("out_count"), py::arg("blocks"))
+        .def_property_readonly("digit_bits", &Linear::digit_bits)
+        .def_property_readonly("digits", &Linear::digits)
+        .def_property_readonly("stages", &Linear::stages)
+        .def("apply", &apply_py, py::arg("input").noconvert(), py::arg("input_packed"), py::arg("output").noconvert(),
+             py::arg("output_packed"), py::arg("columns"), py::arg("width"), py::arg("modulus"), py::arg("threads"));
+    m.def(
+        "pack", [](Array<u64> values, int bits, Array<u64> words, const std::string& cpu, int threads) { pack_py(values, bits, words, cpu, threads, true); },
+        py::arg("values").noconvert(), py::arg("bits"), py::arg("words").noconvert(), py::arg("cpu"), py::arg("threads"));
+    m.def(
+        "unpack", [](Array<u64> values, int bits, Array<u64> words, const std::string& cpu, int threads) { pack_py(values, bits, words, cpu, threads, false); },
+        py::arg("values").noconvert(), py::arg("bits"), py::arg("words").noconvert(), py::arg("cpu"), py::arg("threads"));
     m.def("uniform", &uniform_py, py::arg("out").noconvert(), py::arg("limb"), py::arg("bytes").noconvert(), py::arg("draws"),
           py::arg("draw_bytes"), py::arg("stride"), py::arg("modulus"));
     m.def("ternary", &ternary_py, py::arg("out").noconvert(), py::arg("bytes").noconvert());

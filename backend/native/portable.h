@@ -98,6 +98,86 @@ inline void add_binomial_words(i64* v, const u8* bytes, std::size_t n) {
     }
 }
 
+inline void digitize_words(i16* out, std::size_t stride, const u64* in, int digits, int bits) {
+    const u64 cut = (u64{1} << bits) - 1;
+    const int middle = 1 << (bits - 1);
+    for (int d = 0; d < digits; ++d) {
+        i16* digit = out + d * stride;
+        for (std::size_t c = 0; c < TILE; ++c) digit[c] = static_cast<i16>(static_cast<int>((in[c] >> (d * bits)) & cut) - middle);
+    }
+}
+
+// x * factor mod q, below 2q (Harvey, section 3).
+inline u64 shoup_product(u64 x, u64 factor, u64 companion, u64 q) {
+    return x * factor - static_cast<u64>((static_cast<unsigned __int128>(x) * companion) >> 64) * q;
+}
+
+inline void join_sums(u64* sums, const i32* partial, const DotSink& sink) {
+    if (sink.exact) {
+        for (std::size_t c = 0; c < TILE; ++c) {
+            const u64 lifted = static_cast<u64>(static_cast<i64>(partial[c]) + (i64{1} << 31));
+            u64 sum = sums[c] + shoup_product(lifted, sink.factor, sink.companion, sink.q);
+            sum = sum >= 2 * sink.q ? sum - 2 * sink.q : sum;
+            sums[c] = sum >= sink.q ? sum - sink.q : sum;
+        }
+    } else {
+        for (std::size_t c = 0; c < TILE; ++c) sums[c] += static_cast<u64>(static_cast<i64>(partial[c])) * sink.factor;
+    }
+}
+
+inline void dot_words(u64* const* sums, const i16* panel, const i32* rows, std::size_t pairs, const i32* weights, int outputs,
+                      const DotSink& sink) {
+    i32 partial[MAX_OUTPUTS][TILE] = {};
+    for (std::size_t k = 0; k < pairs; ++k) {
+        const i16* a = panel + static_cast<std::size_t>(rows[2 * k]) * TILE;
+        const i16* b = panel + static_cast<std::size_t>(rows[2 * k + 1]) * TILE;
+        for (int m = 0; m < outputs; ++m) {
+            const i32 pair = weights[k * static_cast<std::size_t>(outputs) + static_cast<std::size_t>(m)];
+            const i32 first = static_cast<i16>(pair), second = pair >> 16;
+            for (std::size_t c = 0; c < TILE; ++c) partial[m][c] += first * a[c] + second * b[c];
+        }
+    }
+    for (int m = 0; m < outputs; ++m) join_sums(sums[m], partial[m], sink);
+}
+
+inline void switch_modulus_words(u64* out, const u64* sums, u64 constant, u64 p) {
+    for (std::size_t c = 0; c < TILE; ++c) {
+        const u64 y = (((sums[c] + constant) >> 32) * p + (u64{1} << 31)) >> 32;
+        out[c] = y >= p ? y - p : y;
+    }
+}
+
+inline void add_constant_words(u64* out, const u64* sums, u64 constant, u64 q) {
+    for (std::size_t c = 0; c < TILE; ++c) {
+        const u64 sum = sums[c] + constant;
+        out[c] = sum >= q ? sum - q : sum;
+    }
+}
+
+inline void pack_words(u64* words, const u64* values, int bits) {
+    u64 word = 0;
+    int filled = 0;
+    for (std::size_t c = 0; c < TILE; ++c) {
+        word |= values[c] << filled;
+        filled += bits;
+        if (filled >= 64) {
+            *words++ = word;
+            filled -= 64;
+            word = filled ? values[c] >> (bits - filled) : 0;
+        }
+    }
+}
+
+inline void unpack_words(u64* values, const u64* words, int bits) {
+    const u64 cut = (u64{1} << bits) - 1;
+    for (std::size_t c = 0; c < TILE; ++c) {
+        const std::size_t at = c * static_cast<std::size_t>(bits), word = at / 64, shift = at % 64;
+        u64 value = words[word] >> shift;
+        if (shift + static_cast<std::size_t>(bits) > 64) value |= words[word + 1] << (64 - shift);
+        values[c] = value & cut;
+    }
+}
+
 template <class P>
 WordKernels<typename P::W> word_kernels(int shift, int range_bits) {
     using W = typename P::W;

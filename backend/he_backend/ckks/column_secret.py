@@ -71,7 +71,7 @@ class ColumnSecrets:
             with ThreadPoolExecutor(threads) as pool:
                 fits = all(pool.map(lambda start: tile(start, min(count, start + step)), starts))
         else:
-            fits = all([tile(start, min(count, start + step)) for start in starts])
+            fits = all(tile(start, min(count, start + step)) for start in starts)
         if not fits:
             raise CapacityError("a scaled value is not finite or does not fit half the modulus: take a smaller scale")
         return body

@@ -1,0 +1,37 @@
+// Rows of residues <-> bit streams.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels.h"
+#include "parallel.h"
+
+namespace he {
+
+// values [rows, n] below 2^bits -> words [rows, ceil(n * bits / 64)] if forward, else back; 1 <= bits <= 61.
+inline void pack_rows(const Kernels& kernels, u64* values, u64* words, std::size_t rows, std::size_t n, int bits, int threads, bool forward) {
+    const std::size_t width = static_cast<std::size_t>(bits), per_row = (n * width + 63) / 64;
+    parallel_ranges(rows, 16, threads, [&](std::size_t first, std::size_t last) {
+        for (std::size_t row = first; row < last; ++row) {
+            u64* value = values + row * n;
+            u64* word = words + row * per_row;
+            std::size_t c = 0;
+            for (; c + TILE <= n; c += TILE, value += TILE, word += width) forward ? kernels.pack(word, value, bits) : kernels.unpack(value, word, bits);
+            if (c == n) continue;
+            u64 last_values[TILE] = {}, last_words[TILE] = {};
+            const std::size_t rest = n - c, rest_words = (rest * width + 63) / 64;
+            if (forward) {
+                std::memcpy(last_values, value, rest * sizeof(u64));
+                kernels.pack(last_words, last_values, bits);
+                std::memcpy(word, last_words, rest_words * sizeof(u64));
+            } else {
+                std::memcpy(last_words, word, rest_words * sizeof(u64));
+                kernels.unpack(last_values, last_words, bits);
+                std::memcpy(value, last_values, rest * sizeof(u64));
+            }
+        }
+    });
+}
+
+}  // namespace he
