@@ -2,6 +2,7 @@
 
 It runs wherever the user is, so that `he-nn job submit` needs no FATE beside it.
 """
+
 from __future__ import annotations
 
 import io
@@ -11,7 +12,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Iterator
 
 from he_backend.errors import HeError, TransportError
 
@@ -29,7 +30,7 @@ class Flow:
         self.address = address
         self._timeout_s = timeout_s
 
-    def submit(self, dag_schema: Dict[str, Any]) -> str:
+    def submit(self, dag_schema: dict[str, Any]) -> str:
         """The id of the job that FATE Flow made of a DAG."""
         return str(self._post("job/submit", {"dag_schema": dag_schema})["job_id"])
 
@@ -45,16 +46,14 @@ class Flow:
         bad = [state for state in states if state != "success"]
         return (unfinished or bad or states)[0]
 
-    def tasks(self, job_id: str) -> List[Dict[str, Any]]:
+    def tasks(self, job_id: str) -> list[dict[str, Any]]:
         """The job's tasks, one entry for each task and party: task_name, role, party_id, status, error_report, ..."""
         answer = self._call("GET", "job/task/query", {"job_id": job_id}, None)
         return list(answer.get("data") or [])
 
-    def follow(
-        self, job_id: str, on_change: Callable[[Dict[str, Any]], None], poll_s: float = 0.5, timeout_s: float = 3600.0
-    ) -> str:
+    def follow(self, job_id: str, on_change: Callable[[dict[str, Any]], None], poll_s: float = 0.5, timeout_s: float = 3600.0) -> str:
         """The job's final state; `on_change` hears of each task that changed its state meanwhile."""
-        seen: Dict[Tuple[str, str, str], str] = {}
+        seen: dict[tuple[str, str, str], str] = {}
         deadline = time.monotonic() + timeout_s
         while True:
             status = self.job_status(job_id)
@@ -79,7 +78,7 @@ class Flow:
                 lines.append(f"{task['task_name']} on {task['role']} {task['party_id']} {task['status']}:\n{report}")
         return "\n".join(lines) or "no task reported an error"
 
-    def upload(self, path: str, name: str, namespace: str, meta: Dict[str, Any], partitions: int = 4) -> str:
+    def upload(self, path: str, name: str, namespace: str, meta: dict[str, Any], partitions: int = 4) -> str:
         """The id of the job that turns a CSV file on the server's machine into a data frame `namespace`.`name`."""
         body = {
             "file": path, "head": True, "partitions": partitions, "meta": meta, "extend_sid": True,
@@ -91,14 +90,14 @@ class Flow:
         """Whether the server knows a table of that name."""
         return self._call("GET", "table/query", {"name": name, "namespace": namespace}, None)["code"] == 0
 
-    def metrics(self, job_id: str, role: str, party_id: str, task_name: str) -> List[Dict[str, Any]]:
+    def metrics(self, job_id: str, role: str, party_id: str, task_name: str) -> list[dict[str, Any]]:
         """The metrics that one party's task left."""
         answer = self._get("output/metric/query", job_id=job_id, role=role, party_id=party_id, task_name=task_name)
         return list(answer["data"] or [])
 
-    def output_table(self, job_id: str, role: str, party_id: str, task_name: str) -> Dict[str, bytes]:
+    def output_table(self, job_id: str, role: str, party_id: str, task_name: str) -> dict[str, bytes]:
         """The files of a task's output tables, by name (CSV and its description)."""
-        query = urllib.parse.urlencode(dict(job_id=job_id, role=role, party_id=party_id, task_name=task_name))
+        query = urllib.parse.urlencode({"job_id": job_id, "role": role, "party_id": party_id, "task_name": task_name})
         with self._open("GET", f"output/data/download?{query}", None) as response:
             content = response.read()
         files = {}
@@ -109,22 +108,22 @@ class Flow:
                     files[member.name] = stream.read()
         return files
 
-    def output_address(self, job_id: str, role: str, party_id: str, task_name: str) -> Dict[str, Any]:
+    def output_address(self, job_id: str, role: str, party_id: str, task_name: str) -> dict[str, Any]:
         """Where the platform keeps a task's output tables: for each output key its name and namespace."""
         return self._get("output/data/table", job_id=job_id, role=role, party_id=party_id, task_name=task_name)
 
-    def _post(self, path: str, body: Dict[str, Any]) -> Dict[str, Any]:
+    def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         return self._checked(path, self._call("POST", path, {}, body))
 
-    def _get(self, path: str, **query: str) -> Dict[str, Any]:
+    def _get(self, path: str, **query: str) -> dict[str, Any]:
         return self._checked(path, self._call("GET", path, query, None))
 
-    def _checked(self, path: str, answer: Dict[str, Any]) -> Dict[str, Any]:
+    def _checked(self, path: str, answer: dict[str, Any]) -> dict[str, Any]:
         if "code" in answer and answer["code"] != 0:
             raise HeError(f"FATE Flow at {self.address} refused {path}: {answer.get('message')} (code {answer['code']})")
         return answer
 
-    def _call(self, method: str, path: str, query: Dict[str, str], body: Optional[Dict[str, Any]]) -> Dict[str, Any]:
+    def _call(self, method: str, path: str, query: dict[str, str], body: dict[str, Any] | None) -> dict[str, Any]:
         tail = "?" + urllib.parse.urlencode(query) if query else ""
         with self._open(method, path + tail, body) as response:
             content = response.read()
@@ -133,7 +132,7 @@ class Flow:
         except ValueError as failure:
             raise TransportError(f"{self.address} answered {path} with something that is not FATE Flow's JSON") from failure
 
-    def _open(self, method: str, tail: str, body: Optional[Dict[str, Any]]) -> Any:
+    def _open(self, method: str, tail: str, body: dict[str, Any] | None) -> Any:
         request = urllib.request.Request(
             f"http://{self.address}/v2/{tail}",
             data=None if body is None else json.dumps(body).encode(),
@@ -150,7 +149,7 @@ class Flow:
             raise TransportError(f"FATE Flow at {self.address} cannot be reached ({failure}); is it running?") from failure
 
 
-def scalars(metrics: List[Dict[str, Any]]) -> Iterator[Tuple[str, Any]]:
+def scalars(metrics: list[dict[str, Any]]) -> Iterator[tuple[str, Any]]:
     """(name, data) of each metric, in the order in which the task logged them."""
     for metric in metrics:
         yield str(metric["name"]), metric["data"]

@@ -3,6 +3,7 @@
 `fate_flow init` writes the home's paths into the installed package, so one copy could serve one home only. Here a `sitecustomize` module in
 the home sets the same values in each process that the server starts, and the installed package stays as it was.
 """
+
 from __future__ import annotations
 
 import os
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 import psutil
 
@@ -45,11 +46,11 @@ class Standalone:
     `environment` adds to the little that the server's processes see of ours (FATE's scheduler log prints its whole environment).
     """
 
-    def __init__(self, home: Path, environment: Optional[Dict[str, str]] = None, start_timeout_s: float = 90.0) -> None:
+    def __init__(self, home: Path, environment: dict[str, str] | None = None, start_timeout_s: float = 90.0) -> None:
         self.home = home.resolve()
         self._environment = dict(environment or {})
         self._start_timeout_s = start_timeout_s
-        self._server: Optional[subprocess.Popen[bytes]] = None
+        self._server: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Flow:
         stop_processes(self.home)  # left over by a run that was killed
@@ -83,7 +84,7 @@ class Standalone:
             self._server.wait(timeout=10)
             self._server = None
 
-    def _server_environment(self) -> Dict[str, str]:
+    def _server_environment(self) -> dict[str, str]:
         binaries = str(Path(sys.executable).parent)
         return {
             "PATH": os.pathsep.join([binaries, "/usr/local/bin", "/usr/bin", "/bin"]),
@@ -104,7 +105,7 @@ class Standalone:
             (self.home / folder).mkdir(parents=True, exist_ok=True)
         for path in packaged.iterdir():
             shutil.copy(path, self.home / "conf" / path.name)
-        configuration: Dict[str, Any] = yaml.safe_load((packaged / "service_conf.yaml").read_text(encoding="utf-8"))
+        configuration: dict[str, Any] = yaml.safe_load((packaged / "service_conf.yaml").read_text(encoding="utf-8"))
         configuration["party_id"] = "9999"
         configuration["fateflow"].update(host=HOST, http_port=http_port, grpc_port=grpc_port)
         (self.home / "conf" / "service_conf.yaml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
@@ -124,7 +125,7 @@ class Standalone:
         raise HeError(f"FATE Flow did not open its port within {self._start_timeout_s:.0f} s; see {log}:\n{tail(log)}")
 
 
-def free_ports(count: int) -> List[int]:
+def free_ports(count: int) -> list[int]:
     """`count` different ports of loopback that nobody listens on."""
     sockets = [socket.socket() for _ in range(count)]
     try:
@@ -141,7 +142,7 @@ def tail(path: Path, lines: int = 15) -> str:
     return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
 
-def processes_of(home: Path) -> List[psutil.Process]:
+def processes_of(home: Path) -> list[psutil.Process]:
     """The processes that belong to a home: those whose environment says so."""
     found = []
     for process in psutil.process_iter():

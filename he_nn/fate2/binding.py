@@ -1,0 +1,153 @@
+"""FATE 2.2's context, tables and models as the Channel, Tracker, Rows and artifacts of he_nn."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Mapping, Sequence
+
+from he_backend.errors import ParameterError
+
+from ..artifact import ModelArtifact
+from ..params import EvalParams, InferenceParams, LoadParams
+from ..roles import Tracker
+from ..table import Rows, from_columns
+
+logger = logging.getLogger("he_nn")
+
+TEST_SET = "test_set"  # how FATE 2.2 marks predictions of a trained model
+
+
+class FateChannel:
+    """Objects of bytes over the task's federation, whatever carries it. A name is used once for each direction, hence the counters."""
+
+    def __init__(self, context: Any, is_guest: bool) -> None:
+        self._context = context.sub_ctx("he_nn")
+        if is_guest:
+            hosts = self._context.hosts
+            if len(hosts) != 1:
+                raise ParameterError(f"the job has {len(hosts)} host parties; embedded mode takes one model owner")
+            self._peer, self._names = hosts[0], ("guest_to_host", "host_to_guest")
+        else:
+            self._peer, self._names = self._context.guest, ("host_to_guest", "guest_to_host")
+        self._sent = self._received = 0
+
+    def send(self, data: bytes) -> None:
+        """Hands an object to the federation; FATE slices large ones itself."""
+        self._peer.put(f"{self._names[0]}_{self._sent}", data)
+        self._sent += 1
+
+    def receive(self) -> bytes:
+        """The peer's next object."""
+        data: bytes = self._peer.get(f"{self._names[1]}_{self._received}")
+        self._received += 1
+        return data
+
+
+class FateTracker:
+    """Reports to the task's log and, live, to FATE Flow's metrics, where FATE-Board reads them."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self._steps = 0
+
+    def log(self, text: str) -> None:
+        """A line of the task's log."""
+        logger.info(text)
+
+    def progress(self, done: int, total: int) -> None:
+        """A point of the metric `progress`, in percent."""
+        percent = 100.0 * done / max(1, total)
+        logger.info("%.0f%% done", percent)
+        self._context.sub_ctx("progress").indexed_ctx(self._steps).metrics.log_scalar("progress", percent)
+        self._steps += 1
+
+    def series(self, name: str, values: Sequence[float]) -> None:
+        """A point for each step."""
+        for index, value in enumerate(values):
+            self._context.sub_ctx(name).indexed_ctx(index).metrics.log_scalar(name, float(value))
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """The metric that FATE-Board draws as a table."""
+        logger.info("summary: %s", dict(values))
+        self._context.metrics.log_metrics(dict(values), name="summary", type="custom")
+
+
+def load(ctx: Any, role: Any, values: Mapping[str, Any], output_model: Any) -> None:
+    """he-nn-load for either role."""
+    params = LoadParams.of(values)
+    owner, channel = _owner(ctx, role)
+    output_model.write(owner.load(channel, params).to_dict())
+
+
+def evaluate(ctx: Any, role: Any, values: Mapping[str, Any], input_model: Any, output_model: Any) -> None:
+    """he-nn-eval for either role."""
+    params = EvalParams.of(values)
+    owner, channel = _owner(ctx, role)
+    given = (_artifact(input_model),) if role.is_guest else ()
+    output_model.write(owner.evaluate(channel, params, *given).to_dict())
+
+
+def infer(ctx: Any, role: Any, values: Mapping[str, Any], input_data: Any, input_model: Any, output_data: Any, output_model: Any) -> None:
+    """he-nn-inference for either role; the guest's predictions become a table in FATE's own format."""
+    params = InferenceParams.of(values)
+    owner, channel = _owner(ctx, role)
+    if not role.is_guest:
+        output_model.write(owner.infer(channel, params).to_dict())
+        return
+    frame = None if input_data is None else input_data.read()
+    done = owner.infer(channel, params, None if frame is None else rows_of(frame), _artifact(input_model))
+    output_data.write(prediction_frame(ctx, done, frame))
+    output_model.write(done.artifact.to_dict())
+
+
+def rows_of(frame: Any) -> Rows:
+    """The rows of a FATE data frame; its weight column, if any, is no feature."""
+    schema = frame.schema
+    table = frame.as_pd_df()
+    features = {str(name): table[name].to_numpy() for name in schema.columns}
+    labels = table[schema.label_name].to_numpy() if schema.label_name else None
+    match_ids = table[schema.match_id_name].tolist() if schema.match_id_name else []
+    return from_columns(table[schema.sample_id_name].tolist(), features, labels, match_ids)
+
+
+def prediction_frame(ctx: Any, done: Any, frame: Any) -> Any:
+    """Predictions as FATE 2.2's data frame: ids as they came, label, predict_score, predict_result, predict_detail, type.
+
+    With as many partitions as the input, the same ids fall into the same ones, so that the rows keep their order.
+    """
+    import pandas
+    from fate.arch.dataframe import PandasReader
+
+    sample, match = "sample_id", "match_id"
+    more: dict[str, Any] = {}
+    rows, predicted = done.rows, done.predictions
+    if frame is not None:
+        sample, match = frame.schema.sample_id_name, frame.schema.match_id_name or "match_id"
+        more["partition"] = frame.block_table.num_partitions
+    columns: dict[str, Any] = {sample: list(rows.ids), match: list(rows.match_ids or rows.ids)}
+    if rows.labels is not None:
+        columns["label"] = rows.labels.tolist()
+        more.update(label_name="label", label_type=str(rows.labels.dtype))
+    columns.update(predict_score=predicted.score, predict_result=predicted.result, predict_detail=predicted.detail)
+    columns["type"] = TEST_SET
+    reader = PandasReader(sample_id_name=sample, match_id_name=match, dtype="object", **more)
+    return reader.to_frame(ctx, pandas.DataFrame(columns))
+
+
+def _owner(ctx: Any, role: Any) -> tuple[Any, FateChannel]:
+    """The role's half, and its end of the channel. The host never imports the guest's half, where the secret key is."""
+    tracker: Tracker = FateTracker(ctx)
+    channel = FateChannel(ctx, role.is_guest)
+    if role.is_guest:
+        from ..guest import DataOwner
+
+        return DataOwner(tracker), channel
+    from he_backend.server.registry import Registry, default_root
+
+    from ..host import ModelOwner
+
+    return ModelOwner(Registry(default_root()), tracker), channel
+
+
+def _artifact(input_model: Any) -> ModelArtifact | None:
+    return None if input_model is None else ModelArtifact.of(input_model.read())

@@ -1,0 +1,159 @@
+"""The data owner's half of load, eval and inference: asks the host over a channel. Rows, secret key and predictions stay here."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from he_backend.client.inference import Client
+from he_backend.client.rows import load_rows
+from he_backend.errors import InputError, ProtocolError
+
+from .artifact import ModelArtifact, wanted_model
+from .channel import Caller, Channel
+from .params import EvalParams, InferenceParams, LoadParams, Params
+from .roles import Tracker, check_embedded, find_file, preset_of, round_figures
+from .table import Predictions, Rows, accuracy, from_array, predictions
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """What he-nn-inference gives: the rows as they came in, their predictions, and the model with the figures."""
+
+    rows: Rows
+    predictions: Predictions
+    artifact: ModelArtifact
+
+
+@dataclass(frozen=True)
+class DataOwner:
+    """Where the guest's tasks report to."""
+
+    tracker: Tracker
+
+    def load(self, channel: Channel, params: LoadParams) -> ModelArtifact:
+        """The model that the host bound."""
+        check_embedded(params.server_url)
+        with Caller(channel) as host:
+            artifact = ModelArtifact.of(host.call("load", **_values(params)).values)
+        self.tracker.log(f"bound model {artifact.model_name} ({artifact.model_type}, id {artifact.model_id})")
+        self.tracker.summary({**_words(artifact), **_short(artifact.plan)})
+        return artifact
+
+    def evaluate(self, channel: Channel, params: EvalParams, artifact: ModelArtifact | None = None) -> ModelArtifact:
+        """The model with the figures of the host's evaluation on its own test rows."""
+        check_embedded(params.server_url)
+        model_id, model_type = wanted_model(params.model_id, params.model_type, artifact)
+        params = replace(params, model_id=model_id, model_type=model_type)
+        with preset_of(params.encryption_parameters, params.is_custom_enc_param) as preset:
+            params = _with_custom_text(params, preset)
+            with Caller(channel) as host:
+                result = ModelArtifact.of(host.call("evaluate", **_values(params)).values)
+        self._report(result)
+        return result
+
+    def infer(
+        self, channel: Channel, params: InferenceParams, table: Rows | None = None, artifact: ModelArtifact | None = None
+    ) -> Inferred:
+        """Predictions of the table's rows, or of the first num_inference rows of the file, in order."""
+        check_embedded(params.server_url, params.client)
+        model_id, model_type = wanted_model(params.model_id, params.model_type, artifact)
+        rows = table if table is not None else read_file(params)
+        with Caller(channel) as host:
+            answer = host.call("describe", model_id=model_id, model_type=model_type).values
+            model = ModelArtifact.of(answer)
+            values = _as_input(rows, answer.get("inputs"))
+            self.tracker.log(f"{len(rows)} rows for model {model.model_name}, {'encrypted' if params.is_encryption else 'NOT encrypted'}")
+            if params.is_encryption:
+                outputs, figures = self._encrypted(host, params, model.model_id, values)
+            else:
+                outputs, figures = self._plain(host, model.model_id, values)
+        predicted = predictions(outputs)
+        if rows.labels is not None and predicted.task != "regression":
+            figures["accuracy"] = accuracy(predicted.result, rows.labels)
+        result = replace(model, preset=str(figures.get("preset", "")), plan=artifact.plan if artifact else {}, figures=figures)
+        self._report(result)
+        return Inferred(rows, predicted, result)
+
+    def _encrypted(self, host: Caller, params: InferenceParams, model_id: str, values: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+        def progress(at: Any) -> None:
+            self.tracker.progress(at.chunk * at.rounds + at.round, at.chunks * at.rounds)
+
+        with preset_of(params.encryption_parameters, params.is_custom_enc_param) as preset:
+            client = Client(host, preset=preset, progress=progress)
+            task = client.prepare(model_id, len(values))
+            self.tracker.log("environment test passed: versions, parameters and one known encrypted computation agree")
+            result = client.infer(task, values)
+        report = result.report
+        self.tracker.progress(1, 1)
+        return result.output, {"is_encryption": True, **round_figures(report)}
+
+    def _plain(self, host: Caller, model_id: str, values: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+        """Predictions that the host computes on the rows themselves: is_encryption false says that it may see them."""
+        buffer = io.BytesIO()
+        np.save(buffer, values, allow_pickle=False)
+        started = time.perf_counter()
+        reply = host.call("plain", buffer.getvalue(), model_id=model_id)
+        seconds = time.perf_counter() - started
+        try:
+            outputs = np.load(io.BytesIO(reply.data), allow_pickle=False)
+        except (ValueError, OSError, EOFError):
+            raise ProtocolError("the host's predictions are not a numpy array of numbers") from None
+        if outputs.shape[:1] != (len(values),):
+            raise ProtocolError(f"the host gave predictions for {outputs.shape[:1]} rows, {len(values)} were asked for")
+        sizes = {"bytes_up": len(buffer.getvalue()), "bytes_down": len(reply.data)}
+        return outputs, {"is_encryption": False, "rows": len(values), "rounds": 1, **sizes, "seconds": {"total": round(seconds, 4)}}
+
+    def _report(self, artifact: ModelArtifact) -> None:
+        figures = dict(artifact.figures)
+        self.tracker.series("round_ms", figures.pop("round_ms", []))
+        seconds = figures.pop("seconds", {})
+        flat = {**figures, **{f"seconds_{name}": value for name, value in seconds.items()}}
+        self.tracker.summary({**_words(artifact), **_short(flat)})
+
+
+def read_file(params: InferenceParams) -> Rows:
+    """The first num_inference rows of file_inference."""
+    advice = "give the absolute path of an .npy file on the guest's machine, or connect a table"
+    path = find_file(params.file_inference, "file_inference", advice)
+    array = load_rows(path)
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"file_inference: {path} holds several arrays, one is expected (.npy)")
+    return from_array(array, params.num_inference, f"file_inference {path}")
+
+
+def _as_input(rows: Rows, inputs: Any) -> np.ndarray:
+    if not isinstance(inputs, list) or len(inputs) != 1:
+        count = len(inputs) if isinstance(inputs, list) else 0
+        raise InputError(f"the model has {count} inputs; he-nn-inference takes models with one")
+    try:
+        shape, dtype = tuple(int(size) for size in inputs[0]["shape"]), str(np.dtype(inputs[0]["dtype"]))
+    except (KeyError, TypeError, ValueError):
+        raise ProtocolError("the host's description of the model's input is not one") from None
+    return rows.as_input(shape, dtype)
+
+
+def _values(params: Params) -> dict[str, Any]:
+    return dataclasses.asdict(params)
+
+
+def _with_custom_text(params: EvalParams, preset: str) -> EvalParams:
+    """Custom parameters travel as text: the host has no file of the guest's."""
+    if not params.is_custom_enc_param:
+        return params
+    with open(preset, encoding="utf-8") as stream:
+        return replace(params, encryption_parameters=stream.read())
+
+
+def _words(artifact: ModelArtifact) -> dict[str, Any]:
+    found = {"model_id": artifact.model_id, "model_name": artifact.model_name, "model_type": artifact.model_type}
+    return found if artifact.test_acc is None else {**found, "model_test_acc": artifact.test_acc}
+
+
+def _short(values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if isinstance(value, (str, int, float))}

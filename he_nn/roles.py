@@ -1,0 +1,86 @@
+"""What both roles share: how they report, which mode a task runs in, and where its encryption parameters are."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Iterator, Mapping, Protocol, Sequence
+
+from he_backend.errors import InputError, ParameterError
+
+from .params import CUSTOM_FILE
+
+
+class Tracker(Protocol):
+    """Where a task reports to: the platform's log, progress and metrics."""
+
+    def log(self, text: str) -> None:
+        """One line for the task's log. Never a value of a row."""
+        ...
+
+    def progress(self, done: int, total: int) -> None:
+        """How far the work is."""
+        ...
+
+    def series(self, name: str, values: Sequence[float]) -> None:
+        """Numbers by step, such as milliseconds by round."""
+        ...
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """The figures of the task; once."""
+        ...
+
+
+def check_embedded(server_url: str, client: bool = False) -> None:
+    """Raises ParameterError for the modes that go through an HE-server or an HE-client over HTTP, which this version does not have."""
+    advice = "set server_url to '' and client to false, and give the job a host party (embedded mode)"
+    if client:
+        raise ParameterError(f"client: true asks for an HE-client service over HTTP, which this version of he-nn cannot use yet; {advice}")
+    if server_url:
+        raise ParameterError(
+            f"server_url: {server_url!r} asks for an HE-server over HTTP, which this version of he-nn cannot use yet; {advice}"
+        )
+
+
+@contextlib.contextmanager
+def preset_of(encryption_parameters: str, is_custom: bool) -> Iterator[str]:
+    """The preset's name, or the path of a file with custom parameters: given as text, or lying in the working folder or $HE_NN_HOME."""
+    if not is_custom:
+        yield encryption_parameters
+    elif encryption_parameters.lstrip().startswith("{"):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / CUSTOM_FILE
+            path.write_text(encryption_parameters, encoding="utf-8")
+            yield str(path)
+    else:
+        yield str(
+            find_file(CUSTOM_FILE, "is_custom_enc_param", "submit with `he-nn job submit`, which takes it along from beside the dsl file")
+        )
+
+
+def find_file(path: str, field: str, advice: str) -> Path:
+    """The file of that path: absolute, in the task's working folder, or in $HE_NN_HOME. Raises InputError naming the field."""
+    folders = [Path.cwd()]
+    if os.environ.get("HE_NN_HOME"):
+        folders.append(Path(os.environ["HE_NN_HOME"]).expanduser())
+    for folder in folders:
+        if (folder / path).is_file():
+            return folder / path
+    raise InputError(f"{field}: there is no file {path} (relative paths start in {' or '.join(map(str, folders))}); {advice}")
+
+
+def round_figures(report: Any) -> dict[str, Any]:
+    """The figures of one inference (he_backend.client.report.Report) that a job shows."""
+    return {
+        "engine": report.engine,
+        "preset": report.preset,
+        "rows": report.rows,
+        "rounds": report.rounds,
+        "bytes_up": report.bytes_up,
+        "bytes_down": report.bytes_down,
+        "seconds": {name: round(value, 4) for name, value in report.seconds.items()},
+        "expected_bits": round(report.expected_bits, 1),
+        "round_ms": [round(1000 * sum(this.seconds.values()), 2) for this in report.per_round],
+    }

@@ -1,0 +1,160 @@
+"""Table rows to sample ids and arrays, and model outputs to the platform's prediction columns. Free of FATE."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Mapping, Sequence
+
+import numpy as np
+
+from he_backend.errors import InputError
+
+MOST_NAMED = 5  # columns that one message names
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of the data owner: ids as they came, features [rows, columns] (or rows of any shape from a file), labels if there are some."""
+
+    ids: tuple[Any, ...] = field(repr=False)
+    values: np.ndarray = field(repr=False)
+    columns: tuple[str, ...] = ()
+    match_ids: tuple[Any, ...] = field(default=(), repr=False)
+    labels: np.ndarray | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def as_input(self, shape: Sequence[int], dtype: str) -> np.ndarray:
+        """The rows as a model takes them: [rows, *shape] of the input's type. Raises InputError when they do not fit."""
+        size = int(np.prod(tuple(shape), dtype=np.int64))
+        each = int(np.prod(self.values.shape[1:], dtype=np.int64))
+        if each != size:
+            what = f"the table has {each} feature columns" if self.columns else f"a row of the file has {each} values"
+            raise InputError(f"{what}, the model takes {size} for each row (shape {'x'.join(map(str, shape)) or '1'})")
+        values = self.values
+        if np.dtype(dtype).kind in "iu" and values.dtype.kind == "f":
+            if not np.array_equal(values, np.rint(values)):
+                raise InputError(f"the model takes whole numbers ({dtype}), the rows have fractions")
+            limits = np.iinfo(dtype)
+            if values.size and (values.min() < limits.min or values.max() > limits.max):
+                raise InputError(f"the model takes {dtype}, the rows have numbers outside its range")
+        return np.ascontiguousarray(values.reshape((len(self), *shape)), dtype=dtype)
+
+
+def from_columns(ids: Sequence[Any], columns: Mapping[str, Any], labels: Any = None, match_ids: Sequence[Any] = ()) -> Rows:
+    """Rows of a table given by column. Raises InputError naming the columns with missing values, infinity or no numbers, never a value."""
+    if not len(ids):
+        raise InputError("the table has no rows")
+    if not columns:
+        raise InputError("the table has no feature columns")
+    bad: list[str] = []
+    arrays: list[np.ndarray] = []
+    for name, column in columns.items():
+        array, problem = _numbers(column)
+        if problem:
+            bad.append(f"{name} ({problem})")
+        elif len(array) != len(ids):
+            bad.append(f"{name} ({len(array)} values for {len(ids)} rows)")
+        arrays.append(array)
+    if bad:
+        more = f" and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else ""
+        raise InputError(f"the table cannot be used: column {', '.join(bad[:MOST_NAMED])}{more}; fill or drop these before he-nn-inference")
+    label_array = None if labels is None else np.asarray(labels)
+    return Rows(tuple(ids), np.stack(arrays, axis=1), tuple(columns), tuple(match_ids), label_array)
+
+
+def from_array(array: np.ndarray, count: int, source: str) -> Rows:
+    """The first `count` rows of a file's array; their ids are their numbers, as text. Raises InputError for too few rows or bad values."""
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{source} holds {array.dtype}, real numbers are expected")
+    if array.ndim < 1 or len(array) < count:
+        have = len(array) if array.ndim else 0
+        raise InputError(f"{source} has {have} rows, num_inference asks for {count}")
+    values = array[:count]
+    if values.dtype.kind == "f":
+        bad = int((~np.isfinite(values.reshape(count, -1)).all(axis=1)).sum())
+        if bad:
+            raise InputError(f"{source}: {bad} of {count} rows have NaN or infinity; mend or leave out these rows")
+    numbers = tuple(str(index) for index in range(count))
+    return Rows(numbers, values, (), numbers)
+
+
+def _numbers(column: Any) -> tuple[np.ndarray, str]:
+    """A column as float64, and what is wrong with it ('' when nothing is)."""
+    array = np.asarray(column)
+    if array.dtype == object:
+        missing = sum(value is None or value != value or value == "" for value in array.tolist())
+        if missing:
+            return array, f"{missing} missing"
+    try:
+        numbers = array.astype(np.float64)
+    except (TypeError, ValueError):
+        return array, "not numbers"
+    missing, infinite = int(np.isnan(numbers).sum()), int(np.isinf(numbers).sum())
+    if missing:
+        return numbers, f"{missing} missing"
+    return numbers, f"{infinite} infinite" if infinite else ""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Columns of the platform's prediction format, one entry for each row.
+
+    task: binary, multi or regression. score: of class 1 (binary), of the predicted class (multi) or the value; detail: score by class, in
+    the platform's quoted JSON.
+    """
+
+    task: str
+    score: list[float] = field(repr=False)
+    result: list[Any] = field(repr=False)
+    detail: list[str] = field(repr=False)
+
+
+def predictions(outputs: np.ndarray) -> Predictions:
+    """The prediction columns of a model's first output [rows, classes] or [rows] / [rows, 1]. Raises InputError for other shapes.
+
+    Several scores are classes; they are turned into probabilities by softmax unless they are probabilities already. A single value is a
+    regression.
+    """
+    array = np.asarray(outputs, np.float64)
+    if array.ndim > 2 or array.ndim < 1:
+        raise InputError(f"the model's output has shape {array.shape}; a prediction table needs [rows, classes] or one value for each row")
+    if array.ndim == 1 or array.shape[1] == 1:
+        values = array.reshape(-1).tolist()
+        return Predictions("regression", values, list(values), [detail_text({"predict_score": value}) for value in values])
+    scores = probabilities(array)
+    result = array.argmax(axis=1)
+    detail = [detail_text({str(index): score for index, score in enumerate(row)}) for row in scores.tolist()]
+    if array.shape[1] == 2:
+        return Predictions("binary", scores[:, 1].tolist(), result.tolist(), detail)
+    return Predictions("multi", scores.max(axis=1).tolist(), result.tolist(), detail)
+
+
+def probabilities(scores: np.ndarray) -> np.ndarray:
+    """Rows that sum to 1: softmax of scores [rows, classes], or the scores themselves where all rows are probabilities already.
+
+    The slack is for the error of encrypted arithmetic: -0.001 is still a probability of zero, and becomes one.
+    """
+    slack = 1e-2
+    if (scores > -slack).all() and (scores < 1 + slack).all() and (np.abs(scores.sum(axis=1) - 1) < slack).all():
+        clipped = scores.clip(0.0, 1.0)
+        return clipped / clipped.sum(axis=1, keepdims=True)
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def detail_text(scores: Mapping[str, float]) -> str:
+    """FATE's form of predict_detail: JSON with single quotes, in double quotes (so that it survives a CSV file)."""
+    return '"' + json.dumps(scores).replace('"', "'") + '"'
+
+
+def read_detail(text: str) -> Mapping[str, float]:
+    """The scores in a predict_detail."""
+    return dict(json.loads(text.strip('"').replace("'", '"')))
+
+
+def accuracy(predicted: Sequence[Any], labels: np.ndarray) -> float:
+    """The share of rows whose prediction is their label."""
+    return float((np.asarray(predicted, np.float64) == np.asarray(labels, np.float64).reshape(-1)).mean())
