@@ -145,8 +145,9 @@ def test_switching_stays_within_its_bound(bits, answer_bits):
     error = (switched[:, :, 0].astype(object) * product - exact * p) % (p * product)
     error = np.minimum(error, p * product - error)
     bound = ready.switch_error(p)
-    assert 0.4 * product < error.max() <= bound * product
-    assert bound < (1 if answer_bits < 29 else 4)
+    assert error.max() <= bound * product
+    assert error.max() > 0.4 * product or p == product  # the bound is not idle
+    assert bound < (1 if answer_bits < 29 else 8)
 
 
 @pytest.mark.parametrize("in_count", [300, 5000])

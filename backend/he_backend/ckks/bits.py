@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from he_backend.ckks.ring import core, cpu_level
@@ -22,7 +24,7 @@ def pack(values: np.ndarray, bits: int, out: np.ndarray | None = None, threads: 
     """
     _check(values, bits)
     words = np.empty((len(values), packed_words(values.shape[1], bits)), dtype=np.uint64) if out is None else out
-    _run(core().pack, values, bits, words, threads, cpu)
+    _run(core().pack, np.ascontiguousarray(values), bits, words, threads, cpu)
     return words
 
 
@@ -30,7 +32,7 @@ def unpack(words: np.ndarray, bits: int, n: int, out: np.ndarray | None = None, 
     """The inverse of pack: uint64 words [rows, packed_words(n, bits)] -> uint64 [rows, n]."""
     _check(words, bits)
     values = np.empty((len(words), n), dtype=np.uint64) if out is None else out
-    _run(core().unpack, values, bits, words, threads, cpu)
+    _run(core().unpack, values, bits, np.ascontiguousarray(words), threads, cpu)
     return values
 
 
@@ -41,7 +43,7 @@ def _check(rows: np.ndarray, bits: int) -> None:
         raise ParameterError(f"{bits} bits; allowed: 1 to {MAX_BITS}")
 
 
-def _run(kernel, values: np.ndarray, bits: int, words: np.ndarray, threads: int, cpu: str | None) -> None:  # type: ignore[no-untyped-def]
+def _run(kernel: Any, values: np.ndarray, bits: int, words: np.ndarray, threads: int, cpu: str | None) -> None:
     try:
         kernel(
             np.ascontiguousarray(values) if values.size and not values.flags.c_contiguous else values, bits, words, cpu_level(cpu), threads

@@ -6,6 +6,7 @@ SEAL's: negacyclic, with the smallest primitive 2N-th root of unity, values in b
 
 from __future__ import annotations
 
+import importlib
 import os
 from functools import lru_cache
 from types import ModuleType
@@ -25,12 +26,11 @@ MIN_DEGREE, MAX_DEGREE, MAX_MODULUS_BITS = 1024, 1 << 16, 61
 def core() -> ModuleType:
     """The extension module; raises EngineError where it was not built."""
     try:
-        from he_backend.ckks import _native
+        return importlib.import_module("he_backend.ckks._native")
     except ImportError as error:
         raise EngineError(
             f"native extension not built: {error}; install he-nn where a C++17 compiler is present, or choose the engine 'seal'"
         ) from None
-    return _native
 
 
 def available() -> bool:

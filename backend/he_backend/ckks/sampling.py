@@ -43,7 +43,7 @@ def key_stream(key: bytes, purpose: int, index: int, offset: int, size: int) -> 
     counter = struct.pack(">BxxxIQ", purpose, index, offset // _BLOCK)
     encryptor = Cipher(algorithms.AES(key), modes.CTR(counter)).encryptor()
     out = np.empty(size + _BLOCK, dtype=np.uint8)
-    view, zeros = memoryview(out).cast("B"), memoryview(_ZEROS)
+    view, zeros = out.data, memoryview(_ZEROS)
     for start in range(0, size, len(_ZEROS)):
         length = min(len(_ZEROS), size - start)
         encryptor.update_into(zeros[:length], view[start : start + length + _BLOCK])
