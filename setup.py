@@ -136,6 +136,7 @@ setup(
     },
     entry_points={
         "console_scripts": ["he-nn = he_backend.cli:main"],
+        "he_nn.commands": ["job = he_nn.cli:job"],
         "fate.ext.component_desc": [
             "he-nn-load = he_nn.fate2.components:he_nn_load",
             "he-nn-eval = he_nn.fate2.components:he_nn_eval",
