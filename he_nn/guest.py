@@ -48,12 +48,10 @@ class DataOwner:
     def evaluate(self, channel: Channel, params: EvalParams, artifact: ModelArtifact | None = None) -> ModelArtifact:
         """The model with the figures of the host's evaluation on its own test rows."""
         check_embedded(params.server_url)
-        model_id, model_type = wanted_model(params.model_id, params.model_type, artifact)
-        params = replace(params, model_id=model_id, model_type=model_type)
-        with preset_of(params.encryption_parameters, params.is_custom_enc_param) as preset:
-            params = _with_custom_text(params, preset)
-            with Caller(channel) as host:
-                result = ModelArtifact.of(host.call("evaluate", **_values(params)).values)
+        with Caller(channel) as host:
+            model_id, model_type = wanted_model(params.model_id, params.model_type, artifact)
+            params = _with_custom_text(replace(params, model_id=model_id, model_type=model_type))
+            result = ModelArtifact.of(host.call("evaluate", **_values(params)).values)
         self._report(result)
         return result
 
@@ -62,9 +60,9 @@ class DataOwner:
     ) -> Inferred:
         """Predictions of the table's rows, or of the first num_inference rows of the file, in order."""
         check_embedded(params.server_url, params.client)
-        model_id, model_type = wanted_model(params.model_id, params.model_type, artifact)
-        rows = table if table is not None else read_file(params)
-        with Caller(channel) as host:
+        with Caller(channel) as host:  # from here on the host hears of what goes wrong
+            model_id, model_type = wanted_model(params.model_id, params.model_type, artifact)
+            rows = table if table is not None else read_file(params)
             answer = host.call("describe", model_id=model_id, model_type=model_type).values
             model = ModelArtifact.of(answer)
             values = _as_input(rows, answer.get("inputs"))
@@ -142,11 +140,11 @@ def _values(params: Params) -> dict[str, Any]:
     return dataclasses.asdict(params)
 
 
-def _with_custom_text(params: EvalParams, preset: str) -> EvalParams:
+def _with_custom_text(params: EvalParams) -> EvalParams:
     """Custom parameters travel as text: the host has no file of the guest's."""
     if not params.is_custom_enc_param:
         return params
-    with open(preset, encoding="utf-8") as stream:
+    with preset_of(params.encryption_parameters, True) as path, open(path, encoding="utf-8") as stream:
         return replace(params, encryption_parameters=stream.read())
 
 
