@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
@@ -73,6 +73,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model-type", default="CNN", help="MLP or CNN")
     parser.add_argument("--preset", default="N13_L8", help="N11_L1, N12_L4 or N13_L8")
     parser.add_argument("--rows", type=int, default=0, help="held-out rows to infer (default: all)")
+    parser.add_argument("--json", type=Path, help="file for the figures as JSON")
     return parser.parse_args(arguments)
 
 
@@ -97,6 +98,9 @@ def _run(options: argparse.Namespace, started: float) -> Comparison:
         click.echo(f"output table     {_place(flow, job_id)}")
         click.echo(f"logs             {home / 'logs' / job_id}/<role>/<party>/<task>/root/INFO")
         click.echo(f"whole demo       {time.monotonic() - started:.1f} s")
+        if options.json is not None:
+            tasks = {task: figures(flow, job_id, *GUEST, f"he_nn_{task}_0") for task in ("load", "eval", "inference")}
+            options.json.write_text(json.dumps({"job_id": job_id, "comparison": asdict(comparison), **tasks}, indent=1), encoding="utf-8")
     return comparison
 
 
@@ -159,14 +163,6 @@ def follow(flow: Flow, job_id: str, started: float) -> None:
         raise JobFailed(f"job {job_id} ended as {status}\n{flow.failures(job_id)}")
 
 
-def read_predictions(files: Mapping[str, bytes]) -> list[dict[str, str]]:
-    """The rows of a downloaded prediction table."""
-    for name, content in files.items():
-        if name.endswith(".csv"):
-            return list(csv.DictReader(io.StringIO(content.decode("utf-8"))))
-    raise HeError(f"the download holds no table: {', '.join(files)}")
-
-
 def compare(table: Sequence[Mapping[str, str]], network: Shipped, x: np.ndarray, y: np.ndarray) -> Comparison:
     """The table's predictions against ONNX Runtime; the rows are found again by their ids. Raises HeError when ids were lost or changed."""
     due = [f"digit_{index:04d}" for index in range(len(x))]
@@ -193,7 +189,10 @@ def compare(table: Sequence[Mapping[str, str]], network: Shipped, x: np.ndarray,
 
 def _report(flow: Flow, job_id: str, network: Shipped, x: np.ndarray, y: np.ndarray) -> Comparison:
     load, evaluated, inferred = (figures(flow, job_id, *GUEST, f"he_nn_{name}_0") for name in ("load", "eval", "inference"))
-    compared = compare(read_predictions(flow.output_table(job_id, *GUEST, "he_nn_inference_0")), network, x, y)
+    table = flow.output_table(job_id, *GUEST, "he_nn_inference_0")
+    if [row["id"] for row in table] != [row["id"] for row in flow.table(TABLE, NAMESPACE)]:
+        raise HeError("the ids of the prediction table are not those of the uploaded one, in the same order")
+    compared = compare(table, network, x, y)
     seconds = [f"{name} {inferred[f'seconds_{name}']:.3f}" for name in ("encrypt", "server", "decrypt", "step", "wire")]
     lines = [
         f"he-nn-load       bound {load['model_name']} ({load['model_type']}), id {load['model_id']}, "

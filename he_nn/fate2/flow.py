@@ -5,6 +5,7 @@ It runs wherever the user is, so that `he-nn job submit` needs no FATE beside it
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import tarfile
@@ -12,7 +13,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 from he_backend.errors import HeError, TransportError
 
@@ -95,18 +96,27 @@ class Flow:
         answer = self._get("output/metric/query", job_id=job_id, role=role, party_id=party_id, task_name=task_name)
         return list(answer["data"] or [])
 
-    def output_table(self, job_id: str, role: str, party_id: str, task_name: str) -> dict[str, bytes]:
-        """The files of a task's output tables, by name (CSV and its description)."""
-        query = urllib.parse.urlencode({"job_id": job_id, "role": role, "party_id": party_id, "task_name": task_name})
-        with self._open("GET", f"output/data/download?{query}", None) as response:
+    def output_table(self, job_id: str, role: str, party_id: str, task_name: str) -> list[dict[str, str]]:
+        """The rows of a task's output table, in its order."""
+        query = {"job_id": job_id, "role": role, "party_id": party_id, "task_name": task_name}
+        return self._download("output/data/download", query)
+
+    def table(self, name: str, namespace: str) -> list[dict[str, str]]:
+        """The rows of an uploaded table, in its order."""
+        return self._download("data/download", {"name": name, "namespace": namespace, "header": "1"})
+
+    def _download(self, path: str, query: dict[str, str]) -> list[dict[str, str]]:
+        with self._open("GET", f"{path}?{urllib.parse.urlencode(query)}", None) as response:
             content = response.read()
-        files = {}
-        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-            for member in archive:
-                stream = archive.extractfile(member)
-                if stream is not None:
-                    files[member.name] = stream.read()
-        return files
+        try:
+            with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+                for member in archive:
+                    stream = archive.extractfile(member) if member.name.endswith(".csv") else None
+                    if stream is not None:
+                        return list(csv.DictReader(io.TextIOWrapper(stream, encoding="utf-8")))
+        except tarfile.TarError:
+            raise HeError(f"FATE Flow at {self.address} gave no table for {path}: {content[:300].decode(errors='replace')}") from None
+        raise HeError(f"FATE Flow at {self.address} gave an archive without a table for {path}")
 
     def output_address(self, job_id: str, role: str, party_id: str, task_name: str) -> dict[str, Any]:
         """Where the platform keeps a task's output tables: for each output key its name and namespace."""
@@ -147,9 +157,3 @@ class Flow:
             return refusal  # FATE Flow explains in the body of the answer
         except OSError as failure:
             raise TransportError(f"FATE Flow at {self.address} cannot be reached ({failure}); is it running?") from failure
-
-
-def scalars(metrics: list[dict[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """(name, data) of each metric, in the order in which the task logged them."""
-    for metric in metrics:
-        yield str(metric["name"]), metric["data"]
