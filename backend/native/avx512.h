@@ -123,18 +123,6 @@ struct Vector512_64 : Words512 {
     V q;
 };
 
-inline bool round_scaled_512(i64* out, const double* x, std::size_t n, double scale, double limit) {
-    const __m512d factor = _mm512_set1_pd(scale), most = _mm512_set1_pd(limit);
-    __mmask8 inside = 0xff;
-    std::size_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        const __m512d scaled = _mm512_mul_pd(_mm512_loadu_pd(x + i), factor);
-        inside &= _mm512_cmp_pd_mask(_mm512_abs_pd(scaled), most, _CMP_LE_OQ);
-        _mm512_storeu_si512(out + i, _mm512_cvt_roundpd_epi64(scaled, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-    }
-    return round_scaled_doubles(out + i, x + i, n - i, scale, limit) && inside == 0xff;
-}
-
 inline __m512i xor3(__m512i a, __m512i b, __m512i c) { return _mm512_ternarylogic_epi64(a, b, c, 0x96); }
 inline __m512i majority(__m512i a, __m512i b, __m512i c) { return _mm512_ternarylogic_epi64(a, b, c, 0xe8); }
 
@@ -188,28 +176,103 @@ inline void count_planes(__m512i* weights, const u8* bytes) {
     weights[5] = _mm512_and_si512(carry_16[0], carry_16[1]);
 }
 
-inline void add_binomial_512(i64* v, const u8* bytes, std::size_t n) {
-    for (std::size_t block = 0; block < n; block += 512, bytes += 42 * 64) {
-        alignas(64) u64 masks[6][8];
-        __m512i weights[6];
-        count_planes(weights, bytes);
+// NOISE_BLOCK errors: the set bits at each position of 42 planes, less 21.
+inline void binomial_512(i8* out, const u8* bytes) {
+    alignas(64) u64 masks[6][8];
+    __m512i weights[6];
+    count_planes(weights, bytes);
 #pragma GCC unroll 6
-        for (int k = 0; k < 6; ++k) _mm512_store_si512(masks[k], weights[k]);
-        for (int word = 0; word < 8; ++word) {
-            __m512i sum = _mm512_set1_epi8(-21);
+    for (int k = 0; k < 6; ++k) _mm512_store_si512(masks[k], weights[k]);
+    for (int word = 0; word < 8; ++word) {
+        __m512i sum = _mm512_set1_epi8(-21);
 #pragma GCC unroll 6
-            for (int k = 0; k < 6; ++k)
-                sum = _mm512_mask_add_epi8(sum, _cvtu64_mask64(masks[k][word]), sum, _mm512_set1_epi8(static_cast<char>(1 << k)));
-            alignas(64) i8 small[64];
-            _mm512_store_si512(small, sum);
-            i64* out = v + block + 64 * word;
-#pragma GCC unroll 8
-            for (int c = 0; c < 64; c += 8) {
-                const __m512i e = _mm512_cvtepi8_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(small + c)));
-                _mm512_storeu_si512(out + c, _mm512_add_epi64(e, _mm512_loadu_si512(out + c)));
-            }
+        for (int k = 0; k < 6; ++k)
+            sum = _mm512_mask_add_epi8(sum, _cvtu64_mask64(masks[k][word]), sum, _mm512_set1_epi8(static_cast<char>(1 << k)));
+        _mm512_store_si512(out + 64 * word, sum);
+    }
+}
+
+inline __m512d load_reals(const double* x) { return _mm512_loadu_pd(x); }
+inline __m512d load_reals(const float* x) { return _mm512_cvtps_pd(_mm256_loadu_ps(x)); }
+
+template <class REAL>
+bool message_512(i64* out, const REAL* x, std::size_t n, double scale, double limit, const u8* noise) {
+    const __m512d factor = _mm512_set1_pd(scale), most = _mm512_set1_pd(limit);
+    __mmask8 inside = 0xff;
+    for (std::size_t block = 0; block < n; block += NOISE_BLOCK, noise += NOISE_BLOCK_BYTES) {
+        alignas(64) i8 errors[NOISE_BLOCK];
+        binomial_512(errors, noise);
+        for (std::size_t c = 0; c < NOISE_BLOCK; c += 8) {
+            const __m512d scaled = _mm512_mul_pd(load_reals(x + block + c), factor);
+            inside &= _mm512_cmp_pd_mask(_mm512_abs_pd(scaled), most, _CMP_LE_OQ);
+            const __m512i m = _mm512_cvt_roundpd_epi64(scaled, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+            const __m512i e = _mm512_cvtepi8_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(errors + c)));
+            _mm512_storeu_si512(out + block + c, _mm512_add_epi64(m, e));
         }
     }
+    return inside == 0xff;
+}
+
+template <class REAL>
+bool message32_512(u32* out, const REAL* x, std::size_t n, double scale, double limit, const u8* noise, u32 q) {
+    const __m512d factor = _mm512_set1_pd(scale), most = _mm512_set1_pd(limit);
+    const __m512i modulus = _mm512_set1_epi32(static_cast<int>(q));
+    __mmask8 inside = 0xff;
+    for (std::size_t block = 0; block < n; block += NOISE_BLOCK, noise += NOISE_BLOCK_BYTES) {
+        alignas(64) i8 errors[NOISE_BLOCK];
+        binomial_512(errors, noise);
+        for (std::size_t c = 0; c < NOISE_BLOCK; c += 16) {
+            const __m512d a = _mm512_mul_pd(load_reals(x + block + c), factor), b = _mm512_mul_pd(load_reals(x + block + c + 8), factor);
+            inside &= _mm512_cmp_pd_mask(_mm512_abs_pd(a), most, _CMP_LE_OQ) & _mm512_cmp_pd_mask(_mm512_abs_pd(b), most, _CMP_LE_OQ);
+            constexpr int NEAREST = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+            const __m512i m = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvt_roundpd_epi32(a, NEAREST)),
+                                                 _mm512_cvt_roundpd_epi32(b, NEAREST), 1);
+            const __m512i e = _mm512_cvtepi8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(errors + c)));
+            const __m512i sum = _mm512_add_epi32(m, e);
+            _mm512_storeu_si512(out + block + c, _mm512_min_epu32(sum, _mm512_add_epi32(sum, modulus)));  // a negative sum wraps
+        }
+    }
+    return inside == 0xff;
+}
+
+inline void transpose32_512(u32* out, std::size_t out_stride, const u32* in, std::size_t in_stride, std::size_t rows, std::size_t columns) {
+    std::size_t r = 0;
+    for (; r + 16 <= rows; r += 16) {
+        std::size_t c = 0;
+        for (; c + 16 <= columns; c += 16) {
+            __m512i v[16];
+#pragma GCC unroll 16
+            for (std::size_t i = 0; i < 16; ++i) {
+                v[i] = _mm512_loadu_si512(in + (r + i) * in_stride + c);
+                __builtin_prefetch(in + (r + i + 16) * in_stride + c);
+            }
+            Vector512_32::transpose(v);
+#pragma GCC unroll 16
+            for (std::size_t i = 0; i < 16; ++i) _mm512_storeu_si512(out + (c + i) * out_stride + r, v[i]);
+        }
+        transpose_words(out + c * out_stride + r, out_stride, in + r * in_stride + c, in_stride, 16, columns - c);
+    }
+    transpose_words(out + r, out_stride, in + r * in_stride, in_stride, rows - r, columns);
+}
+
+inline void transpose64_512(u64* out, std::size_t out_stride, const u64* in, std::size_t in_stride, std::size_t rows, std::size_t columns) {
+    std::size_t r = 0;
+    for (; r + 8 <= rows; r += 8) {
+        std::size_t c = 0;
+        for (; c + 8 <= columns; c += 8) {
+            __m512i v[8];
+#pragma GCC unroll 8
+            for (std::size_t i = 0; i < 8; ++i) {
+                v[i] = _mm512_loadu_si512(in + (r + i) * in_stride + c);
+                __builtin_prefetch(in + (r + i + 16) * in_stride + c);
+            }
+            Words512::transpose(v);
+#pragma GCC unroll 8
+            for (std::size_t i = 0; i < 8; ++i) _mm512_storeu_si512(out + (c + i) * out_stride + r, v[i]);
+        }
+        transpose_words(out + c * out_stride + r, out_stride, in + r * in_stride + c, in_stride, 8, columns - c);
+    }
+    transpose_words(out + r, out_stride, in + r * in_stride, in_stride, rows - r, columns);
 }
 
 inline void reduce_signed_512(i64* out, const i64* v, std::size_t n, u64 q, u64 one_p64, u64 offset) {

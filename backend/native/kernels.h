@@ -41,20 +41,30 @@ struct WordKernels {
     W product_bound;    // products are below product_bound * q
     // Reduced coefficients -> reduced values, in bit-reversed order, in place.
     void (*forward)(W* a, const NttView<W>& ntt);
-    // Values below bound * q -> reduced coefficients, in place; times 1/n if scale.
-    void (*inverse)(W* a, const NttView<W>& ntt, W bound, bool scale);
-    // out = a * b, lazy; b reduced with companions b_p, a below 2^range_bits.
+    // Reduced values -> reduced coefficients, in place.
+    void (*inverse)(W* a, const NttView<W>& ntt);
+    // out = n times the coefficients of a * b, reduced; a below 2^range_bits, b reduced with companions b_p.
+    void (*inverse_product)(W* out, const W* a, const W* b, const W* b_p, const NttView<W>& ntt);
+    // out = a * b, below product_bound * q.
     void (*multiply)(W* out, const W* a, const W* b, const W* b_p, const NttView<W>& ntt);
     void (*narrow)(W* out, const u64* in, std::size_t n);
     void (*widen)(u64* out, const W* in, std::size_t n);
-    // out = v - t mod q, reduced; t reduced, |v| < q.
-    void (*subtract_from)(u64* out, const i64* v, const W* t, std::size_t n, W q);
-    // out = centered(t + body mod q) * factor; t and body reduced.
-    void (*to_real)(double* out, const W* t, const u64* body, std::size_t n, W q, double factor);
+    // out = v mod q for |v| < q.
+    void (*lift)(W* out, const i64* v, std::size_t n, W q);
+    // tiles of (m - t) mod q -> bit streams of `bits` words, or tiles of words if bits is 0; m and t reduced.
+    void (*subtract_pack)(u64* words, const W* m, const W* t, std::size_t tiles, W q, int bits);
+    // out = (t + body) mod q; body as subtract_pack writes it, below 2^bits or reduced; out reduced.
+    void (*unpack_add)(W* out, const W* t, const u64* words, std::size_t tiles, W q, int bits);
+    // out = centered(r) * factor; r reduced.
+    void (*to_f64)(double* out, const W* r, std::size_t n, W q, double factor);
+    void (*to_f32)(float* out, const W* r, std::size_t n, W q, double factor);
 };
 
 // Values per step of the linear algebra and of packing: 64 values of b bits are exactly b words.
 constexpr std::size_t TILE = 64;
+// Errors are made for blocks of 512 coefficients from 42 planes of 512 random bits; bit c of plane k is the k-th bit of coefficient c.
+constexpr std::size_t NOISE_BLOCK = 512;
+constexpr std::size_t NOISE_BLOCK_BYTES = 42 * NOISE_BLOCK / 8;
 // Outputs that a dot-product kernel computes at a time.
 constexpr int MAX_OUTPUTS = 6;
 
@@ -71,10 +81,16 @@ struct Kernels {
     WordKernels<u32> word32;   // q < 2^30
     WordKernels<u64> word52;   // q < 2^50; lanes 0 where the CPU has no 52-bit multiplication
     WordKernels<u64> word64;   // q < 2^61
-    // out = round(x * scale) to nearest, ties to even; false if some |x * scale| > limit or is NaN (out is then unspecified).
-    bool (*round_scaled)(i64* out, const double* x, std::size_t n, double scale, double limit);
-    // v[c] += (set bits among 42 random bits) - 21; n a multiple of 512; see sampling.h for the order of bits.
-    void (*add_binomial)(i64* v, const u8* bytes, std::size_t n);
+    // out = round(x * scale), to nearest and ties to even, plus the number of set bits among 42 random ones less 21; n a multiple of
+    // NOISE_BLOCK. False if some |x * scale| > limit or is NaN (out is then unspecified).
+    bool (*message_f64)(i64* out, const double* x, std::size_t n, double scale, double limit, const u8* noise);
+    bool (*message_f32)(i64* out, const float* x, std::size_t n, double scale, double limit, const u8* noise);
+    // The same modulo q < 2^30, for limit + 21 < q.
+    bool (*message32_f64)(u32* out, const double* x, std::size_t n, double scale, double limit, const u8* noise, u32 q);
+    bool (*message32_f32)(u32* out, const float* x, std::size_t n, double scale, double limit, const u8* noise, u32 q);
+    // out[c * out_stride + r] = in[r * in_stride + c]
+    void (*transpose32)(u32* out, std::size_t out_stride, const u32* in, std::size_t in_stride, std::size_t rows, std::size_t columns);
+    void (*transpose64)(u64* out, std::size_t out_stride, const u64* in, std::size_t in_stride, std::size_t rows, std::size_t columns);
     // out = v mod q for |v| < 2^62, q < 2^61; offset is the multiple of q at or above 2^62.
     void (*reduce_signed)(i64* out, const i64* v, std::size_t n, u64 q, u64 one_p64, u64 offset);
     // A tile of residues -> `digits` tiles of digits of `bits` bits (at most 15), each less 2^(bits - 1); digit d of the tile is at

@@ -1,6 +1,8 @@
 // AVX2 (Haswell, Zen and newer).
 #include "kernels.h"
 
+#include <type_traits>
+
 #if defined(__AVX2__)
 #include <immintrin.h>
 
@@ -121,11 +123,15 @@ struct Vector256_64 {
 const Kernels& avx2_kernels() {
     static const Kernels kernels = {
         "avx2",
-        word_kernels<Vector256_32>(32, 32),
+        word_kernels<Vector256_32, PortableBits>(32, 32),
         WordKernels<u64>{},
-        word_kernels<Vector256_64>(64, 64),
-        round_scaled_doubles,
-        add_binomial_words,
+        word_kernels<Vector256_64, PortableBits>(64, 64),
+        message_words<double>,
+        message_words<float>,
+        message32_words<double>,
+        message32_words<float>,
+        transpose_words<u32>,
+        transpose_words<u64>,
         reduce_signed_words,
         digitize_words,
         dot_words,

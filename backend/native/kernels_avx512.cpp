@@ -1,6 +1,8 @@
 // AVX-512 with the F, DQ, BW and VL parts (Skylake-X, Zen 4 and newer).
 #include "kernels.h"
 
+#include <type_traits>
+
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
 #include <immintrin.h>
 
@@ -10,6 +12,8 @@ namespace {
 #include "transform.h"
 
 #include "portable.h"
+
+#include "bits512.h"
 
 #include "avx512.h"
 
@@ -26,11 +30,15 @@ inline void add_pair_products(__m512i& sum, __m512i a, __m512i b) {
 const Kernels& avx512_kernels() {
     static const Kernels kernels = {
         "avx512",
-        word_kernels<Vector512_32>(32, 32),
+        word_kernels<Vector512_32, Bits512>(32, 32),
         WordKernels<u64>{},
-        word_kernels<Vector512_64>(64, 64),
-        round_scaled_512,
-        add_binomial_512,
+        word_kernels<Vector512_64, Bits512>(64, 64),
+        message_512<double>,
+        message_512<float>,
+        message32_512<double>,
+        message32_512<float>,
+        transpose32_512,
+        transpose64_512,
         reduce_signed_512,
         digitize_512,
         dot_512,

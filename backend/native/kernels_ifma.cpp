@@ -4,6 +4,8 @@
 #endif
 #include "kernels.h"
 
+#include <type_traits>
+
 #if defined(__AVX512IFMA__)
 #include <immintrin.h>
 
@@ -13,6 +15,8 @@ namespace {
 #include "transform.h"
 
 #include "portable.h"
+
+#include "bits512.h"
 
 #include "avx512.h"
 
@@ -47,11 +51,15 @@ struct Vector512_52 : Words512 {
 const Kernels& ifma_kernels() {
     static const Kernels kernels = {
         "ifma",
-        word_kernels<Vector512_32>(32, 32),
-        word_kernels<Vector512_52>(52, 52),
-        word_kernels<Vector512_64>(64, 64),
-        round_scaled_512,
-        add_binomial_512,
+        word_kernels<Vector512_32, Bits512>(32, 32),
+        word_kernels<Vector512_52, Bits512>(52, 52),
+        word_kernels<Vector512_64, Bits512>(64, 64),
+        message_512<double>,
+        message_512<float>,
+        message32_512<double>,
+        message32_512<float>,
+        transpose32_512,
+        transpose64_512,
         reduce_signed_512,
         digitize_512,
         dot_512,

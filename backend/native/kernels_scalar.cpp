@@ -1,6 +1,11 @@
 // Plain C++: runs anywhere, and is what every other variant must equal bit for bit.
 #include "kernels.h"
 
+#include <type_traits>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 namespace he {
 namespace {
 
@@ -43,11 +48,15 @@ struct Scalar {
 const Kernels& scalar_kernels() {
     static const Kernels kernels = {
         "scalar",
-        word_kernels<Scalar<u32, u64>>(32, 32),
+        word_kernels<Scalar<u32, u64>, PortableBits>(32, 32),
         WordKernels<u64>{},
-        word_kernels<Scalar<u64, unsigned __int128>>(64, 64),
-        round_scaled_doubles,
-        add_binomial_words,
+        word_kernels<Scalar<u64, unsigned __int128>, PortableBits>(64, 64),
+        message_words<double>,
+        message_words<float>,
+        message32_words<double>,
+        message32_words<float>,
+        transpose_words<u32>,
+        transpose_words<u64>,
         reduce_signed_words,
         digitize_words,
         dot_words,

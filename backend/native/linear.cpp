@@ -21,12 +21,6 @@ constexpr std::size_t PREFETCH_ROWS = 6;
 // Work of joining a block's sum to an accumulator, in pairs of terms.
 constexpr double JOIN_PAIRS = 5;
 
-int bit_length(u64 x) {
-    int bits = 0;
-    while (bits < 64 && x >> bits) ++bits;
-    return bits;
-}
-
 // Half 0 or 1 of a weight, or all of it (half -1).
 i32 part_of(i32 weight, int half) {
     if (half < 0) return weight;
@@ -290,25 +284,12 @@ void Linear::make_constants(const std::vector<BlockView>& blocks) {
     }
 }
 
-std::unique_ptr<Linear::Work> Linear::take_work() const {
-    {
-        const std::lock_guard<std::mutex> guard(lock_);
-        if (!idle_.empty()) {
-            auto work = std::move(idle_.back());
-            idle_.pop_back();
-            return work;
-        }
-    }
+std::unique_ptr<Linear::Work> Linear::make_work() const {
     auto work = std::make_unique<Work>();
     work->panel = Buffer<i16>(factors_.size() * most_rows_ * TILE);
     work->sums = Buffer<u64>(slot_count_ * TILE);
     work->tile = Buffer<u64>(2 * TILE);
     return work;
-}
-
-void Linear::give_work(std::unique_ptr<Work> work) const {
-    const std::lock_guard<std::mutex> guard(lock_);
-    idle_.push_back(std::move(work));
 }
 
 void Linear::exact(const std::vector<Column>& columns, std::size_t width, int threads) const {
@@ -329,12 +310,12 @@ void Linear::run(const std::vector<Column>& columns, std::size_t width, u64 p, s
     }
     const std::size_t tiles = (width + TILE - 1) / TILE;
     parallel_ranges(columns.size() * tiles, 1, threads, [&](std::size_t begin, std::size_t end) {
-        std::unique_ptr<Work> work = take_work();
+        std::unique_ptr<Work> work = work_.take([this] { return make_work(); });
         for (std::size_t k = begin; k < end; ++k) {
             const std::size_t first = k % tiles * TILE;
             run_tile(columns[k / tiles], first, std::min(TILE, width - first), p, first_digit, last_digit, *work);
         }
-        give_work(std::move(work));
+        work_.give(std::move(work));
     });
 }
 

@@ -10,11 +10,11 @@
 #pragma once
 
 #include <memory>
-#include <mutex>
 #include <utility>
 #include <vector>
 
 #include "kernels.h"
+#include "parallel.h"
 #include "ring.h"
 
 namespace he {
@@ -25,15 +25,6 @@ struct BlockView {
     const i32* gather;   // [groups, places, terms]
     const i32* weights;  // [groups, terms, outs], each of at most 24 bits
     const i32* scatter;  // [groups, places, outs]
-};
-
-// The polynomials [count, limbs] of one column in memory. Rows are plain words, or bit streams of the bits of their modulus.
-template <class T>
-struct Rows {
-    T* data;
-    std::size_t element_stride;             // words from one element to the next
-    std::vector<std::size_t> limb_offset;   // words from an element to its limbs
-    bool packed;
 };
 
 struct Column {
@@ -113,8 +104,7 @@ class Linear {
                const u64* tile) const;
     void prefetch(const Rows<const u64>& rows, i32 input, std::size_t first, std::size_t first_limb, std::size_t last_limb) const;
     void run_task(const Task& task, bool exact, std::size_t first_digit, std::size_t last_digit, Work& work) const;
-    std::unique_ptr<Work> take_work() const;
-    void give_work(std::unique_ptr<Work> work) const;
+    std::unique_ptr<Work> make_work() const;
 
     std::shared_ptr<const Ring> ring_;
     std::size_t limbs_, in_count_, out_count_;
@@ -129,8 +119,7 @@ class Linear {
     std::vector<u64> joins_;                         // per output: blocks that join it, in units of the lower half
     std::vector<u64> switch_constants_;              // per output
     std::vector<std::vector<u64>> exact_constants_;  // per limb and output
-    mutable std::mutex lock_;
-    mutable std::vector<std::unique_ptr<Work>> idle_;
+    mutable Pool<Work> work_;
 };
 
 }  // namespace he

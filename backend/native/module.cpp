@@ -38,48 +38,97 @@ void transform(const Ring& ring, Array<u64> a, bool forward, int threads) {
     forward ? ring.forward(data, count, limbs, threads) : ring.inverse(data, count, limbs, threads);
 }
 
-Layout layout_of(const Secrets& secrets, const py::array& values, const Array<u64>& body, std::size_t start, std::size_t stop) {
+// Arrays [columns, count, limbs, width] in C order, or packed words: element by element, in it limb by limb, in it column by column,
+// each row rounded up to words.
+template <class T>
+std::vector<Rows<T>> rows_of(T* data, bool packed, std::size_t columns, std::size_t count, std::size_t width, const std::vector<u64>& moduli) {
+    std::vector<std::size_t> row_words;
+    std::size_t element_words = 0;
+    for (u64 q : moduli) {
+        row_words.push_back(packed ? (width * static_cast<std::size_t>(bit_length(q)) + 63) / 64 : width);
+        element_words += row_words.back();
+    }
+    std::vector<Rows<T>> all;
+    for (std::size_t column = 0; column < columns; ++column) {
+        Rows<T> rows{data, packed ? columns * element_words : element_words, {}, packed};
+        std::size_t offset = packed ? 0 : column * count * element_words;
+        for (std::size_t words : row_words) {
+            rows.limb_offset.push_back(offset + (packed ? column * words : 0));
+            offset += packed ? columns * words : words;
+        }
+        all.push_back(std::move(rows));
+    }
+    return all;
+}
+
+std::size_t words_of(bool packed, std::size_t columns, std::size_t count, std::size_t width, const std::vector<u64>& moduli) {
+    std::size_t words = 0;
+    for (u64 q : moduli) words += packed ? (width * static_cast<std::size_t>(bit_length(q)) + 63) / 64 : width;
+    return columns * count * words;
+}
+
+// float32 or float64 [count, rows], contiguous along one axis.
+template <class VOID>
+Reals<VOID> reals_of(const py::array& a, VOID* data) {
+    require(a.ndim() == 2, "values must be [count, rows]");
+    const bool single = py::isinstance<py::array_t<float>>(a);
+    require(single || py::isinstance<py::array_t<double>>(a), "values must be float32 or float64");
+    const py::ssize_t item = a.itemsize();
+    require(a.strides(0) % item == 0 && a.strides(1) % item == 0 && a.strides(0) > 0 && a.strides(1) > 0, "values have strides of another kind");
+    const Reals<VOID> reals = {data, single, static_cast<std::size_t>(a.strides(0) / item), static_cast<std::size_t>(a.strides(1) / item)};
+    require(reals.element_stride == 1 || reals.row_stride == 1 || a.size() <= 1, "values must be contiguous along one axis");
+    return reals;
+}
+
+// Ciphertexts are arrays [columns, count, limbs, width], or packed words of these sizes.
+Layout layout_of(const Secrets& secrets, const py::array& values, std::size_t limbs, std::size_t width, std::size_t start, std::size_t stop) {
     require(values.ndim() == 2, "values must be [count, rows]");
-    require(body.ndim() == 4, "body must be [columns, count, limbs, width]");
-    const Layout layout = {extent(values, 0), extent(values, 1), extent(body, 0), extent(body, 3), extent(body, 2), start, stop};
-    require(extent(body, 1) == layout.count, "values and body differ in count");
-    require(layout.columns == secrets.columns(), "body and secrets differ in columns");
-    require(layout.limbs >= 1 && layout.limbs <= secrets.ring().fields().size(), "more limbs than the ring has moduli");
-    require(layout.width >= 1 && layout.width <= secrets.ring().n(), "width must be from 1 to N");
-    require(layout.rows <= layout.columns * layout.width && layout.rows > (layout.columns - 1) * layout.width,
-            "rows do not fill the columns");
-    require(start <= stop && stop <= layout.count, "the range of elements lies outside the arrays");
+    const Layout layout = {extent(values, 1), width, limbs, start, stop};
+    const std::size_t columns = secrets.columns();
+    require(limbs >= 1 && limbs <= secrets.ring().fields().size(), "more limbs than the ring has moduli");
+    require(width >= 1 && width <= secrets.ring().n(), "width must be from 1 to N");
+    require(layout.rows <= columns * width && layout.rows > (columns - 1) * width, "rows do not fill the columns");
+    require(start <= stop && stop <= extent(values, 0), "the range of elements lies outside the arrays");
     return layout;
 }
 
-bool encrypt_py(const Secrets& secrets, Array<double> values, double scale, double limit, Array<u64> mask, Array<u8> noise,
-                Array<u64> body, std::size_t start, std::size_t stop, int threads) {
-    const Layout layout = layout_of(secrets, values, body, start, stop);
-    require(mask.ndim() == 3 && extent(mask, 0) == stop - start && extent(mask, 1) == layout.limbs &&
-                extent(mask, 2) == secrets.ring().n(),
-            "mask must be [stop - start, limbs, N]");
-    require(static_cast<std::size_t>(noise.size()) >= (stop - start) * layout.columns * noise_bytes(layout.width),
-            "too few noise bytes");
-    require(limit > 0 && limit <= 0x1p61, "limit must be from 1 to 2^61");
-    const double* x = values.data();
-    const u64* a = mask.data();
-    const u8* e = noise.data();
-    u64* out = writable(body);
-    py::gil_scoped_release release;
-    return encrypt(secrets, layout, x, scale, limit, a, e, out, threads);
+std::vector<u64> moduli_of(const Ring& ring, std::size_t limbs) {
+    std::vector<u64> moduli;
+    for (std::size_t l = 0; l < limbs; ++l) moduli.push_back(ring.fields()[l].q);
+    return moduli;
 }
 
-void decrypt_py(const Secrets& secrets, Array<u64> body, Array<u64> mask, double factor, Array<double> values, std::size_t start,
-                std::size_t stop, int threads) {
-    const Layout layout = layout_of(secrets, values, body, start, stop);
-    require(mask.ndim() == 3 && extent(mask, 0) == layout.count && extent(mask, 1) == layout.limbs &&
-                extent(mask, 2) == secrets.ring().n(),
-            "mask must be [count, limbs, N]");
-    const u64* b = body.data();
+bool encrypt_py(const Secrets& secrets, py::array values, double scale, double limit, Array<u64> mask, Array<u8> noise, Array<u64> body,
+                bool packed, std::size_t limbs, std::size_t width, std::size_t start, std::size_t stop, int threads) {
+    const Layout layout = layout_of(secrets, values, limbs, width, start, stop);
+    const Reals<const void> reals = reals_of<const void>(values, values.data());
+    const std::size_t count = extent(values, 0), columns = secrets.columns();
+    require(mask.ndim() == 3 && extent(mask, 0) == stop - start && extent(mask, 1) == limbs && extent(mask, 2) == secrets.ring().n(),
+            "mask must be [stop - start, limbs, N]");
+    require(static_cast<std::size_t>(noise.size()) >= (stop - start) * columns * noise_bytes(width), "too few noise bytes");
+    require(limit > 0 && limit <= 0x1p61, "limit must be from 1 to 2^61");
+    const std::vector<u64> moduli = moduli_of(secrets.ring(), limbs);
+    require(static_cast<std::size_t>(body.size()) == words_of(packed, columns, count, width, moduli), "the body has another size");
+    const auto out = rows_of<u64>(writable(body), packed, columns, count, width, moduli);
     const u64* a = mask.data();
-    double* out = writable(values);
+    const u8* e = noise.data();
     py::gil_scoped_release release;
-    decrypt(secrets, layout, b, a, factor, out, threads);
+    return encrypt(secrets, layout, reals, scale, limit, a, e, out, threads);
+}
+
+void decrypt_py(const Secrets& secrets, Array<u64> body, bool body_packed, Array<u64> mask, bool mask_packed, double factor, py::array values,
+                std::size_t limbs, std::size_t width, std::size_t start, std::size_t stop, int threads) {
+    const Layout layout = layout_of(secrets, values, limbs, width, start, stop);
+    require(values.writeable(), "an output array is read-only");
+    const Reals<void> reals = reals_of<void>(values, values.mutable_data());
+    const std::size_t count = extent(values, 0), columns = secrets.columns(), n = secrets.ring().n();
+    const std::vector<u64> moduli = moduli_of(secrets.ring(), limbs);
+    require(static_cast<std::size_t>(body.size()) == words_of(body_packed, columns, count, width, moduli), "the body has another size");
+    require(static_cast<std::size_t>(mask.size()) == words_of(mask_packed, 1, count, n, moduli), "the mask has another size");
+    const auto in = rows_of<const u64>(body.data(), body_packed, columns, count, width, moduli);
+    const auto masks = rows_of<const u64>(mask.data(), mask_packed, 1, count, n, moduli);
+    py::gil_scoped_release release;
+    decrypt(secrets, layout, in, masks[0], factor, reals, threads);
 }
 
 std::size_t uniform_py(Array<u64> out, std::size_t limb, Array<u8> bytes, std::size_t draws, std::size_t draw_bytes, std::size_t stride,
@@ -102,47 +151,14 @@ std::size_t ternary_py(Array<i8> out, Array<u8> bytes) {
     return ternary(values, static_cast<std::size_t>(out.size()), bytes.data(), static_cast<std::size_t>(bytes.size()));
 }
 
+// out = errors, from the bytes of whole blocks
 void binomial_py(Array<i64> out, Array<u8> bytes, const std::string& level) {
     const Kernels& kernels = select_kernels(level);
     const std::size_t n = static_cast<std::size_t>(out.size());
     require(n % NOISE_BLOCK == 0, "errors come in blocks of 512");
     require(static_cast<std::size_t>(bytes.size()) >= n / NOISE_BLOCK * NOISE_BLOCK_BYTES, "too few bytes");
-    kernels.add_binomial(writable(out), bytes.data(), n);
-}
-
-std::size_t bit_length(u64 x) {
-    std::size_t bits = 0;
-    while (bits < 64 && x >> bits) ++bits;
-    return bits;
-}
-
-// Arrays [columns, count, limbs, width] in C order, or packed words: element by element, in it limb by limb, in it column by column,
-// each row rounded up to words.
-template <class T>
-std::vector<Rows<T>> rows_of(T* data, bool packed, std::size_t columns, std::size_t count, std::size_t width, const std::vector<u64>& moduli) {
-    std::vector<std::size_t> row_words;
-    std::size_t element_words = 0;
-    for (u64 q : moduli) {
-        row_words.push_back(packed ? (width * bit_length(q) + 63) / 64 : width);
-        element_words += row_words.back();
-    }
-    std::vector<Rows<T>> all;
-    for (std::size_t column = 0; column < columns; ++column) {
-        Rows<T> rows{data, packed ? columns * element_words : element_words, {}, packed};
-        std::size_t offset = packed ? 0 : column * count * element_words;
-        for (std::size_t words : row_words) {
-            rows.limb_offset.push_back(offset + (packed ? column * words : 0));
-            offset += packed ? columns * words : words;
-        }
-        all.push_back(std::move(rows));
-    }
-    return all;
-}
-
-std::size_t words_of(bool packed, std::size_t columns, std::size_t count, std::size_t width, const std::vector<u64>& moduli) {
-    std::size_t words = 0;
-    for (u64 q : moduli) words += packed ? (width * bit_length(q) + 63) / 64 : width;
-    return columns * count * words;
+    const std::vector<double> zeros(n, 0.0);
+    kernels.message_f64(writable(out), zeros.data(), n, 1.0, 1.0, bytes.data());
 }
 
 std::shared_ptr<Linear> linear_py(std::shared_ptr<Ring> ring, std::size_t limbs, std::size_t in_count, std::size_t out_count,
@@ -215,10 +231,13 @@ PYBIND11_MODULE(_native, m) {
                  return std::make_shared<Secrets>(ring, ternary.data(), extent(ternary, 0));
              }),
              py::arg("ring"), py::arg("ternary").noconvert())
+        .def("under", [](const Secrets& s, std::shared_ptr<Ring> ring) { return s.under(ring); }, py::arg("ring"))
         .def("encrypt", &encrypt_py, py::arg("values").noconvert(), py::arg("scale"), py::arg("limit"), py::arg("mask").noconvert(),
-             py::arg("noise").noconvert(), py::arg("body").noconvert(), py::arg("start"), py::arg("stop"), py::arg("threads"))
-        .def("decrypt", &decrypt_py, py::arg("body").noconvert(), py::arg("mask").noconvert(), py::arg("factor"),
-             py::arg("values").noconvert(), py::arg("start"), py::arg("stop"), py::arg("threads"));
+             py::arg("noise").noconvert(), py::arg("body").noconvert(), py::arg("packed"), py::arg("limbs"), py::arg("width"),
+             py::arg("start"), py::arg("stop"), py::arg("threads"))
+        .def("decrypt", &decrypt_py, py::arg("body").noconvert(), py::arg("body_packed"), py::arg("mask").noconvert(),
+             py::arg("mask_packed"), py::arg("factor"), py::arg("values").noconvert(), py::arg("limbs"), py::arg("width"),
+             py::arg("start"), py::arg("stop"), py::arg("threads"));
     py::class_<Linear, std::shared_ptr<Linear>>(m, "Linear")
         .def(py::init(&linear_py), py::arg("ring"), py::arg("limbs"), py::arg("in_count"), py::arg("out_count"), py::arg("blocks"))
         .def_property_readonly("digit_bits", &Linear::digit_bits)
@@ -235,5 +254,5 @@ PYBIND11_MODULE(_native, m) {
     m.def("uniform", &uniform_py, py::arg("out").noconvert(), py::arg("limb"), py::arg("bytes").noconvert(), py::arg("draws"),
           py::arg("draw_bytes"), py::arg("stride"), py::arg("modulus"));
     m.def("ternary", &ternary_py, py::arg("out").noconvert(), py::arg("bytes").noconvert());
-    m.def("add_binomial", &binomial_py, py::arg("out").noconvert(), py::arg("bytes").noconvert(), py::arg("cpu"));
+    m.def("binomial", &binomial_py, py::arg("out").noconvert(), py::arg("bytes").noconvert(), py::arg("cpu"));
 }

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstddef>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -42,5 +43,31 @@ void parallel_ranges(std::size_t count, std::size_t grain, int threads, F&& work
     for (auto& thread : pool) thread.join();
     if (failure) std::rethrow_exception(failure);
 }
+
+// States made by `make` and kept for the next call, so that their memory is not mapped anew each time.
+template <class STATE>
+class Pool {
+  public:
+    template <class F>
+    std::unique_ptr<STATE> take(F&& make) {
+        {
+            const std::lock_guard<std::mutex> guard(lock_);
+            if (!idle_.empty()) {
+                auto state = std::move(idle_.back());
+                idle_.pop_back();
+                return state;
+            }
+        }
+        return make();
+    }
+    void give(std::unique_ptr<STATE> state) {
+        const std::lock_guard<std::mutex> guard(lock_);
+        idle_.push_back(std::move(state));
+    }
+
+  private:
+    std::mutex lock_;
+    std::vector<std::unique_ptr<STATE>> idle_;
+};
 
 }  // namespace he

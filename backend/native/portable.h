@@ -12,36 +12,140 @@ void widen_words(u64* out, const W* in, std::size_t n) {
 }
 
 template <class W>
-void subtract_from_words(u64* out, const i64* v, const W* t, std::size_t n, W q) {
-    const u64 modulus = q;
-    for (std::size_t i = 0; i < n; ++i) {
-        const u64 lifted = static_cast<u64>(v[i]) + (static_cast<u64>(v[i] >> 63) & modulus);
-        const u64 sum = lifted + (modulus - t[i]);
-        out[i] = sum >= modulus ? sum - modulus : sum;
+void lift_words(W* out, const i64* v, std::size_t n, W q) {
+    for (std::size_t i = 0; i < n; ++i) out[i] = static_cast<W>(v[i] + ((v[i] >> 63) & static_cast<i64>(q)));
+}
+
+// BITS packs and unpacks tiles of words W.
+template <class BITS, class W>
+void subtract_pack_words(u64* words, const W* m, const W* t, std::size_t tiles, W q, int bits) {
+    for (std::size_t tile = 0; tile < tiles; ++tile, m += TILE, t += TILE) {
+        alignas(64) W values[TILE];
+        for (std::size_t c = 0; c < TILE; ++c) {
+            const W difference = m[c] - t[c], lifted = difference + q;  // a negative difference wraps to more than the lifted one
+            values[c] = difference < lifted ? difference : lifted;
+        }
+        if (bits) {
+            BITS::pack(words, values, bits);
+            words += bits;
+        } else {
+            for (std::size_t c = 0; c < TILE; ++c) words[c] = values[c];
+            words += TILE;
+        }
     }
+}
+
+template <class BITS, class W>
+void unpack_add_words(W* out, const W* t, const u64* words, std::size_t tiles, W q, int bits) {
+    for (std::size_t tile = 0; tile < tiles; ++tile, out += TILE, t += TILE) {
+        alignas(64) W values[TILE];
+        if (bits) {
+            BITS::unpack(values, words, bits);
+            words += bits;
+        } else {
+            for (std::size_t c = 0; c < TILE; ++c) values[c] = static_cast<W>(words[c]);
+            words += TILE;
+        }
+        for (std::size_t c = 0; c < TILE; ++c) {
+            W sum = values[c] + t[c];  // below 3q
+            sum = sum >= q ? sum - q : sum;
+            out[c] = sum >= q ? sum - q : sum;
+        }
+    }
+}
+
+template <class W, class REAL>
+void to_real_words(REAL* out, const W* r, std::size_t n, W q, double factor) {
+    using Signed = std::conditional_t<sizeof(W) == 4, i32, i64>;
+    const W half = q / 2;
+    for (std::size_t i = 0; i < n; ++i) {
+        const Signed centered = static_cast<Signed>(r[i] > half ? r[i] - q : r[i]);
+        out[i] = static_cast<REAL>(static_cast<double>(centered) * factor);
+    }
+}
+
+inline void full_adder(u64& sum, u64& carry, u64 a, u64 b, u64 c) {
+    const u64 ab = a ^ b;
+    sum = ab ^ c;
+    carry = (a & b) | (ab & c);
+}
+
+// NOISE_BLOCK errors: the set bits at each position of 42 planes, less 21.
+inline void binomial_words(i8* out, const u8* bytes) {
+    for (std::size_t word = 0; word < NOISE_BLOCK / 64; ++word) {
+        // Three planes of weight w make one of weight w and one of weight 2w, until one is left of each.
+        u64 level[42], next[21];
+        std::size_t count = 42;
+        for (std::size_t k = 0; k < 42; ++k) __builtin_memcpy(&level[k], bytes + NOISE_BLOCK / 8 * k + 8 * word, 8);
+        u64 bits[6] = {0, 0, 0, 0, 0, 0};
+        for (std::size_t weight = 0; weight < 6; ++weight) {
+            std::size_t carries = 0;
+            while (count >= 3) {
+                u64 sum, carry;
+                full_adder(sum, carry, level[count - 1], level[count - 2], level[count - 3]);
+                count -= 3;
+                level[count++] = sum;
+                next[carries++] = carry;
+            }
+            if (count == 2) {
+                next[carries++] = level[0] & level[1];
+                level[0] ^= level[1];
+            }
+            bits[weight] = count ? level[0] : 0;
+            for (std::size_t k = 0; k < carries; ++k) level[k] = next[k];
+            count = carries;
+        }
+        for (std::size_t c = 0; c < 64; ++c) {
+            int set = 0;
+            for (std::size_t weight = 0; weight < 6; ++weight) set += static_cast<int>((bits[weight] >> c) & 1) << weight;
+            out[64 * word + c] = static_cast<i8>(set - 21);
+        }
+    }
+}
+
+// To nearest, ties to even: the mode in which Python leaves the processor.
+inline i64 nearest(double x) {
+#if defined(__SSE2__)
+    return _mm_cvtsd_si64(_mm_set_sd(x));
+#else
+    return static_cast<i64>(__builtin_rint(x));
+#endif
+}
+
+template <class REAL>
+bool message_words(i64* out, const REAL* x, std::size_t n, double scale, double limit, const u8* noise) {
+    bool fits = true;
+    for (std::size_t block = 0; block < n; block += NOISE_BLOCK, noise += NOISE_BLOCK_BYTES) {
+        i8 errors[NOISE_BLOCK];
+        binomial_words(errors, noise);
+        for (std::size_t c = 0; c < NOISE_BLOCK; ++c) {
+            const double scaled = static_cast<double>(x[block + c]) * scale;
+            const bool inside = __builtin_fabs(scaled) <= limit;  // false for NaN
+            fits &= inside;
+            out[block + c] = (inside ? nearest(scaled) : 0) + errors[c];
+        }
+    }
+    return fits;
+}
+
+template <class REAL>
+bool message32_words(u32* out, const REAL* x, std::size_t n, double scale, double limit, const u8* noise, u32 q) {
+    bool fits = true;
+    for (std::size_t block = 0; block < n; block += NOISE_BLOCK, noise += NOISE_BLOCK_BYTES) {
+        i64 v[NOISE_BLOCK];
+        fits &= message_words(v, x + block, NOISE_BLOCK, scale, limit, noise);
+        lift_words(out + block, v, NOISE_BLOCK, q);
+    }
+    return fits;
 }
 
 template <class W>
-void to_real_words(double* out, const W* t, const u64* body, std::size_t n, W q, double factor) {
-    const u64 modulus = q;
-    const u64 half = modulus / 2;
-    for (std::size_t i = 0; i < n; ++i) {
-        const u64 sum = body[i] + t[i];
-        const u64 reduced = sum >= modulus ? sum - modulus : sum;
-        const i64 centered = static_cast<i64>(reduced) - static_cast<i64>(reduced > half ? modulus : 0);
-        out[i] = static_cast<double>(centered) * factor;
-    }
-}
-
-inline bool round_scaled_doubles(i64* out, const double* x, std::size_t n, double scale, double limit) {
-    bool fits = true;
-    for (std::size_t i = 0; i < n; ++i) {
-        const double scaled = x[i] * scale;
-        const bool inside = __builtin_fabs(scaled) <= limit;  // false for NaN
-        fits &= inside;
-        out[i] = inside ? static_cast<i64>(__builtin_rint(scaled)) : 0;
-    }
-    return fits;
+void transpose_words(W* out, std::size_t out_stride, const W* in, std::size_t in_stride, std::size_t rows, std::size_t columns) {
+    constexpr std::size_t SIDE = 16;
+    for (std::size_t r0 = 0; r0 < rows; r0 += SIDE)
+        for (std::size_t c0 = 0; c0 < columns; c0 += SIDE)
+            for (std::size_t r = r0; r < rows && r < r0 + SIDE; ++r)
+                for (std::size_t c = c0; c < columns && c < c0 + SIDE; ++c) out[c * out_stride + r] = in[r * in_stride + c];
 }
 
 // v mod q for |v| < 2^62: v + offset is positive, and its quotient by q is estimated with floor(2^64 / q) to within 2.
@@ -55,48 +159,6 @@ inline void reduce_signed_words(i64* out, const i64* v, std::size_t n, u64 q, u6
     }
 }
 
-
-inline void full_adder(u64& sum, u64& carry, u64 a, u64 b, u64 c) {
-    const u64 ab = a ^ b;
-    sum = ab ^ c;
-    carry = (a & b) | (ab & c);
-}
-
-// 512 coefficients take 42 planes of 64 bytes; bit c of plane k is the k-th random bit of coefficient c.
-inline void add_binomial_words(i64* v, const u8* bytes, std::size_t n) {
-    for (std::size_t block = 0; block < n; block += 512, bytes += 42 * 64) {
-        for (std::size_t word = 0; word < 8; ++word) {
-            // Three planes of weight w make one of weight w and one of weight 2w, until one is left of each.
-            u64 level[42], next[21];
-            std::size_t count = 42;
-            for (std::size_t k = 0; k < 42; ++k) __builtin_memcpy(&level[k], bytes + 64 * k + 8 * word, 8);
-            u64 bits[6] = {0, 0, 0, 0, 0, 0};
-            for (std::size_t weight = 0; weight < 6; ++weight) {
-                std::size_t carries = 0;
-                while (count >= 3) {
-                    u64 sum, carry;
-                    full_adder(sum, carry, level[count - 1], level[count - 2], level[count - 3]);
-                    count -= 3;
-                    level[count++] = sum;
-                    next[carries++] = carry;
-                }
-                if (count == 2) {
-                    next[carries++] = level[0] & level[1];
-                    level[0] ^= level[1];
-                }
-                bits[weight] = count ? level[0] : 0;
-                for (std::size_t k = 0; k < carries; ++k) level[k] = next[k];
-                count = carries;
-            }
-            i64* out = v + block + 64 * word;
-            for (std::size_t c = 0; c < 64; ++c) {
-                i64 set = 0;
-                for (std::size_t weight = 0; weight < 6; ++weight) set += static_cast<i64>((bits[weight] >> c) & 1) << weight;
-                out[c] += set - 21;
-            }
-        }
-    }
-}
 
 inline void digitize_words(i16* out, std::size_t stride, const u64* in, int digits, int bits) {
     const u64 cut = (u64{1} << bits) - 1;
@@ -178,10 +240,26 @@ inline void unpack_words(u64* values, const u64* words, int bits) {
     }
 }
 
-template <class P>
+struct PortableBits {
+    static void pack(u64* words, const u64* values, int bits) { pack_words(words, values, bits); }
+    static void unpack(u64* values, const u64* words, int bits) { unpack_words(values, words, bits); }
+    static void pack(u64* words, const u32* values, int bits) {
+        u64 wide[TILE];
+        widen_words(wide, values, TILE);
+        pack_words(words, wide, bits);
+    }
+    static void unpack(u32* values, const u64* words, int bits) {
+        u64 wide[TILE];
+        unpack_words(wide, words, bits);
+        narrow_words(values, wide, TILE);
+    }
+};
+
+template <class P, class BITS>
 WordKernels<typename P::W> word_kernels(int shift, int range_bits) {
     using W = typename P::W;
     using T = Transform<P>;
-    return {static_cast<int>(P::L), shift, range_bits, P::R, T::forward, T::inverse, T::multiply, narrow_words<W>, widen_words<W>,
-            subtract_from_words<W>, to_real_words<W>};
+    return {static_cast<int>(P::L), shift, range_bits, P::R, T::forward, T::inverse, T::inverse_product, T::multiply, narrow_words<W>,
+            widen_words<W>, lift_words<W>, subtract_pack_words<BITS, W>, unpack_add_words<BITS, W>, to_real_words<W, double>,
+            to_real_words<W, float>};
 }

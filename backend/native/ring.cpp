@@ -122,7 +122,7 @@ void transform(const WordKernels<W>& words, const NttView<W>& ntt, u64* a, W* sc
         words.narrow(scratch, a, ntt.n);
         values = scratch;
     }
-    forward ? words.forward(values, ntt) : words.inverse(values, ntt, 1, true);
+    forward ? words.forward(values, ntt) : words.inverse(values, ntt);
     if constexpr (sizeof(W) != 8) words.widen(a, scratch, ntt.n);
 }
 

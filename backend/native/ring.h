@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "parallel.h"
 
 namespace he {
 
@@ -95,6 +96,23 @@ class Ring {
     std::vector<Field> fields_;
 };
 
+// The polynomials [count, limbs] of one column in memory. Rows are plain words, or bit streams of the bits of their modulus.
+template <class T>
+struct Rows {
+    T* data;
+    std::size_t element_stride;            // words from one element to the next
+    std::vector<std::size_t> limb_offset;  // words from an element to its limbs
+    bool packed;
+
+    T* at(std::size_t element, std::size_t limb) const { return data + element * element_stride + limb_offset[limb]; }
+};
+
+inline int bit_length(u64 x) {
+    int bits = 0;
+    while (bits < 64 && x >> bits) ++bits;
+    return bits;
+}
+
 // Ternary secrets of `columns` columns, transformed under every prime and divided by n. Wiped when destroyed.
 class Secrets {
   public:
@@ -103,38 +121,48 @@ class Secrets {
     ~Secrets();
     Secrets(const Secrets&) = delete;
     Secrets& operator=(const Secrets&) = delete;
+    // The same secrets under other primes.
+    std::shared_ptr<Secrets> under(std::shared_ptr<const Ring> ring) const;
     const Ring& ring() const { return *ring_; }
     std::size_t columns() const { return columns_; }
     // Values and companions [2, n] of a column under a prime, in the prime's words.
     const void* at(std::size_t column, std::size_t limb) const { return memory_[limb].data() + column * stride_[limb]; }
 
+    struct Scratch;  // memory of one thread that encrypts or decrypts
+    Pool<Scratch>& scratch() const { return scratch_; }
+
   private:
     std::shared_ptr<const Ring> ring_;
     std::size_t columns_;
+    mutable Pool<Scratch> scratch_;
+    Buffer<i8> ternary_;
     std::vector<Buffer<u8>> memory_;
     std::vector<std::size_t> stride_;
 };
 
-// Where the values of a matrix [count, rows] go: column j holds rows [j * width, (j + 1) * width), short ones padded with zeros.
+// Column j holds rows [j * width, (j + 1) * width) of each element, short ones padded with zeros.
 struct Layout {
-    std::size_t count, rows, columns, width, limbs;
+    std::size_t rows, width, limbs;
     std::size_t start, stop;  // elements to work on
 };
 
-constexpr std::size_t NOISE_BLOCK = 512;                   // coefficients
-constexpr std::size_t NOISE_BLOCK_BYTES = 42 * NOISE_BLOCK / 8;
+// A matrix of float32 or float64 [count, rows] with one stride of 1.
+template <class VOID>
+struct Reals {
+    VOID* data;
+    bool single;
+    std::size_t element_stride, row_stride;  // items
+};
 
 inline std::size_t noise_bytes(std::size_t width) { return (width + NOISE_BLOCK - 1) / NOISE_BLOCK * NOISE_BLOCK_BYTES; }
 
-// body[j, i] = round(scale * values) + error - mask[i] * secret_j, coefficients, for i in [start, stop).
-// values [count, rows], mask [stop - start, limbs, n] in NTT form, noise [stop - start, columns, noise_bytes(width)],
-// body [columns, count, limbs, width]. False if a scaled value is beyond limit.
-bool encrypt(const Secrets& secrets, const Layout& layout, const double* values, double scale, double limit, const u64* mask,
-             const u8* noise, u64* body, int threads);
+// body[j, i] = round(scale * values) + error - mask[i] * secret_j, coefficients, for i in [start, stop); one body for each column.
+// mask [stop - start, limbs, n] in NTT form, noise [stop - start, columns, noise_bytes(width)]. False if a scaled value is beyond limit.
+bool encrypt(const Secrets& secrets, const Layout& layout, const Reals<const void>& values, double scale, double limit, const u64* mask,
+             const u8* noise, const std::vector<Rows<u64>>& body, int threads);
 
-// values [count, rows] = centered(body[j, i] + mask[i] * secret_j) * factor for i in [start, stop).
-// body [columns, count, limbs, width] and mask [count, limbs, n] are coefficients.
-void decrypt(const Secrets& secrets, const Layout& layout, const u64* body, const u64* mask, double factor, double* values,
-             int threads);
+// values = centered(body[j, i] + mask[i] * secret_j) * factor for i in [start, stop); body and mask are coefficients.
+void decrypt(const Secrets& secrets, const Layout& layout, const std::vector<Rows<const u64>>& body, const Rows<const u64>& mask,
+             double factor, const Reals<void>& values, int threads);
 
 }  // namespace he

@@ -53,12 +53,68 @@ class Recombine {
     std::vector<u64> inverse_;
 };
 
+// Elements worked on together: a vector of float32.
+constexpr std::size_t GROUP = 16;
+
+std::size_t whole_tiles(std::size_t width) { return width / TILE; }
+
+// Residues of one polynomial: width values of words W from plain words or a bit stream, added to t.
+template <class W>
+void read_add(const WordKernels<W>& words, W* out, const W* t, const u64* in, std::size_t width, W q, bool packed) {
+    const int bits = packed ? bit_length(q) : 0;
+    const std::size_t tiles = whole_tiles(width), rest = width % TILE;
+    words.unpack_add(out, t, in, tiles, q, bits);
+    if (!rest) return;
+    u64 tail[TILE] = {};
+    const u64* from = in + tiles * (packed ? static_cast<std::size_t>(bits) : TILE);
+    std::memcpy(tail, from, (packed ? (rest * static_cast<std::size_t>(bits) + 63) / 64 : rest) * sizeof(u64));
+    words.unpack_add(out + tiles * TILE, t + tiles * TILE, tail, 1, q, bits);
+}
+
+// m - t, reduced, to plain words or a bit stream.
+template <class W>
+void write_difference(const WordKernels<W>& words, u64* out, const W* m, const W* t, std::size_t width, W q, bool packed) {
+    const int bits = packed ? bit_length(q) : 0;
+    const std::size_t tiles = whole_tiles(width), rest = width % TILE;
+    words.subtract_pack(out, m, t, tiles, q, bits);
+    if (!rest) return;
+    W difference[2][TILE] = {};
+    std::memcpy(difference[0], m + tiles * TILE, rest * sizeof(W));
+    std::memcpy(difference[1], t + tiles * TILE, rest * sizeof(W));
+    u64 tail[TILE] = {};
+    words.subtract_pack(tail, difference[0], difference[1], 1, q, bits);
+    u64* to = out + tiles * (packed ? static_cast<std::size_t>(bits) : TILE);
+    std::memcpy(to, tail, (packed ? (rest * static_cast<std::size_t>(bits) + 63) / 64 : rest) * sizeof(u64));
+}
+
 }  // namespace
 
-Secrets::Secrets(std::shared_ptr<const Ring> ring, const i8* ternary, std::size_t columns) : ring_(std::move(ring)), columns_(columns) {
+// Wiped when it goes.
+struct Secrets::Scratch {
+    Scratch(std::size_t n, std::size_t limbs)
+        : values(GROUP * n), mask(GROUP * limbs * n), message(n), residues(n), product(n), sums(limbs * n), reals(n) {}
+    ~Scratch() {
+        wipe(values.data(), values.size() * sizeof(u64));
+        wipe(message.data(), message.size() * sizeof(i64));
+        wipe(residues.data(), residues.size() * sizeof(u64));
+        wipe(product.data(), product.size() * sizeof(u64));
+        wipe(sums.data(), sums.size() * sizeof(u64));
+        wipe(reals.data(), reals.size() * sizeof(double));
+    }
+    Buffer<u64> values;  // reals of a group, element by element
+    Buffer<u64> mask;    // [GROUP, limbs, n] words
+    Buffer<i64> message;
+    Buffer<u64> residues, product;
+    Buffer<u64> sums;    // [limbs, n]
+    Buffer<double> reals;
+};
+
+Secrets::Secrets(std::shared_ptr<const Ring> ring, const i8* ternary, std::size_t columns)
+    : ring_(std::move(ring)), columns_(columns), ternary_(columns * ring_->n()) {
     const std::size_t n = ring_->n();
     for (std::size_t i = 0; i < columns * n; ++i)
         if (ternary[i] < -1 || ternary[i] > 1) throw std::invalid_argument("a ternary secret has a coefficient outside -1, 0, 1");
+    std::memcpy(ternary_.data(), ternary, columns * n);
     for (const Field& field : ring_->fields()) {
         field.visit([&](const auto& words, const auto& ntt) {
             using W = Word<decltype(ntt.q)>;
@@ -81,100 +137,250 @@ Secrets::Secrets(std::shared_ptr<const Ring> ring, const i8* ternary, std::size_
 }
 
 Secrets::~Secrets() {
+    wipe(ternary_.data(), ternary_.size());
     for (auto& memory : memory_) wipe(memory.data(), memory.size());
 }
 
-bool encrypt(const Secrets& secrets, const Layout& layout, const double* values, double scale, double limit, const u64* mask,
-             const u8* noise, u64* body, int threads) {
-    const Ring& ring = secrets.ring();
-    const Kernels& kernels = ring.kernels();
-    const std::size_t n = ring.n(), width = layout.width, per_column = noise_bytes(width);
-    const std::size_t padded = (width + NOISE_BLOCK - 1) / NOISE_BLOCK * NOISE_BLOCK;
-    std::atomic<bool> fits{true};
-    parallel_ranges(layout.stop - layout.start, 1, threads, [&](std::size_t first, std::size_t last) {
-        const Buffer<i64> message(padded), reduced(padded);
-        const Buffer<u64> mask_words(layout.limbs * n), product(n);
-        for (std::size_t k = first; k < last; ++k) {
-            const std::size_t element = layout.start + k;
-            for (std::size_t l = 0; l < layout.limbs; ++l) {
-                ring.fields()[l].visit([&](const auto& words, const auto& ntt) {
-                    using W = Word<decltype(ntt.q)>;
-                    words.narrow(reinterpret_cast<W*>(mask_words.data() + l * n), mask + (k * layout.limbs + l) * n, n);
-                });
-            }
-            for (std::size_t column = 0; column < layout.columns; ++column) {
-                const std::size_t from = column * width, here = std::min(width, layout.rows - from);
-                if (!kernels.round_scaled(message.data(), values + element * layout.rows + from, here, scale, limit)) fits = false;
-                std::fill(message.data() + here, message.data() + padded, 0);
-                kernels.add_binomial(message.data(), noise + (k * layout.columns + column) * per_column, padded);
-                for (std::size_t l = 0; l < layout.limbs; ++l) {
-                    const Field& field = ring.fields()[l];
-                    const i64* v = message.data();
-                    if (limit + 21 >= static_cast<double>(field.q)) {
-                        kernels.reduce_signed(reduced.data(), v, width, field.q, field.one_p64, field.offset);
-                        v = reduced.data();
-                    }
-                    u64* out = body + ((column * layout.count + element) * layout.limbs + l) * width;
-                    field.visit([&](const auto& words, const auto& ntt) {
-                        using W = Word<decltype(ntt.q)>;
-                        const W* s = static_cast<const W*>(secrets.at(column, l));
-                        W* t = reinterpret_cast<W*>(product.data());
-                        words.multiply(t, reinterpret_cast<const W*>(mask_words.data() + l * n), s, s + n, ntt);
-                        words.inverse(t, ntt, words.product_bound, false);
-                        words.subtract_from(out, v, t, width, ntt.q);
-                    });
-                }
-            }
+std::shared_ptr<Secrets> Secrets::under(std::shared_ptr<const Ring> ring) const {
+    if (ring->n() != ring_->n()) throw std::invalid_argument("the rings differ in degree");
+    return std::make_shared<Secrets>(std::move(ring), ternary_.data(), columns_);
+}
+
+namespace {
+
+// Rows [from, from + here) of elements [first, first + group), as `padded` contiguous reals each, zeros after the last.
+template <class REAL>
+const REAL* gather_reals(const Kernels& kernels, const Reals<const void>& values, std::size_t first, std::size_t group, std::size_t from,
+                         std::size_t here, std::size_t padded, REAL* scratch) {
+    const REAL* in = static_cast<const REAL*>(values.data) + first * values.element_stride + from * values.row_stride;
+    if (values.row_stride == 1) {
+        for (std::size_t e = 0; e < group; ++e) std::memcpy(scratch + e * padded, in + e * values.element_stride, here * sizeof(REAL));
+    } else if constexpr (sizeof(REAL) == 4) {
+        kernels.transpose32(reinterpret_cast<u32*>(scratch), padded, reinterpret_cast<const u32*>(in), values.row_stride, here, group);
+    } else {
+        kernels.transpose64(reinterpret_cast<u64*>(scratch), padded, reinterpret_cast<const u64*>(in), values.row_stride, here, group);
+    }
+    for (std::size_t e = 0; e < group; ++e) std::fill(scratch + e * padded + here, scratch + (e + 1) * padded, REAL{0});
+    return scratch;
+}
+
+template <class REAL>
+void scatter_reals(const Kernels& kernels, const Reals<void>& values, std::size_t first, std::size_t group, std::size_t from,
+                   std::size_t here, std::size_t stride, const REAL* scratch) {
+    REAL* out = static_cast<REAL*>(values.data) + first * values.element_stride + from * values.row_stride;
+    if constexpr (sizeof(REAL) == 4) {
+        kernels.transpose32(reinterpret_cast<u32*>(out), values.row_stride, reinterpret_cast<const u32*>(scratch), stride, group, here);
+    } else {
+        kernels.transpose64(reinterpret_cast<u64*>(out), values.row_stride, reinterpret_cast<const u64*>(scratch), stride, group, here);
+    }
+}
+
+template <class REAL>
+bool make_message(const Kernels& kernels, i64* out, const REAL* x, std::size_t n, double scale, double limit, const u8* noise) {
+    if constexpr (sizeof(REAL) == 4)
+        return kernels.message_f32(out, x, n, scale, limit, noise);
+    else
+        return kernels.message_f64(out, x, n, scale, limit, noise);
+}
+
+template <class REAL>
+bool make_message(const Kernels& kernels, u32* out, const REAL* x, std::size_t n, double scale, double limit, const u8* noise, u32 q) {
+    if constexpr (sizeof(REAL) == 4)
+        return kernels.message32_f32(out, x, n, scale, limit, noise, q);
+    else
+        return kernels.message32_f64(out, x, n, scale, limit, noise, q);
+}
+
+template <class REAL>
+class Encryption {
+  public:
+    Encryption(const Secrets& secrets, const Layout& layout, const Reals<const void>& values, double scale, double limit, const u64* mask,
+               const u8* noise, const std::vector<Rows<u64>>& body)
+        : secrets_(secrets), ring_(secrets.ring()), layout_(layout), values_(values), scale_(scale), limit_(limit), mask_(mask),
+          noise_(noise), body_(body), n_(ring_.n()), padded_((layout.width + NOISE_BLOCK - 1) / NOISE_BLOCK * NOISE_BLOCK) {}
+
+    // Elements [first, last) of the range, at most GROUP. False if a value does not fit.
+    bool group(std::size_t first, std::size_t last, Secrets::Scratch& scratch) const {
+        bool fits = true;
+        for (std::size_t k = first; k < last; ++k) load_mask(k, scratch.mask.data() + (k - first) * layout_.limbs * n_);
+        for (std::size_t column = 0; column < secrets_.columns(); ++column) {
+            const std::size_t from = column * layout_.width, here = std::min(layout_.width, layout_.rows - from);
+            const REAL* x = gather_reals(ring_.kernels(), values_, layout_.start + first, last - first, from, here, padded_,
+                                         reinterpret_cast<REAL*>(scratch.values.data()));
+            for (std::size_t k = first; k < last; ++k)
+                fits &= polynomial(k, column, x + (k - first) * padded_, scratch.mask.data() + (k - first) * layout_.limbs * n_, scratch);
         }
-        wipe(message.data(), message.size() * sizeof(i64));
-        wipe(product.data(), product.size() * sizeof(u64));
+        return fits;
+    }
+
+  private:
+    void load_mask(std::size_t k, u64* out) const {
+        for (std::size_t l = 0; l < layout_.limbs; ++l)
+            ring_.fields()[l].visit([&](const auto& words, const auto& ntt) {
+                words.narrow(reinterpret_cast<Word<decltype(ntt.q)>*>(out + l * n_), mask_ + (k * layout_.limbs + l) * n_, n_);
+            });
+    }
+
+    bool polynomial(std::size_t k, std::size_t column, const REAL* x, const u64* mask, Secrets::Scratch& scratch) const {
+        const Kernels& kernels = ring_.kernels();
+        const u8* noise = noise_ + (k * secrets_.columns() + column) * noise_bytes(layout_.width);
+        const bool small = layout_.limbs == 1 && ring_.fields()[0].width == Width::word32;
+        bool fits;
+        if (small)
+            fits = make_message(kernels, reinterpret_cast<u32*>(scratch.residues.data()), x, padded_, scale_, limit_, noise,
+                                static_cast<u32>(ring_.fields()[0].q));
+        else
+            fits = make_message(kernels, scratch.message.data(), x, padded_, scale_, limit_, noise);
+        if (!fits) return false;
+        for (std::size_t l = 0; l < layout_.limbs; ++l) {
+            const Field& field = ring_.fields()[l];
+            field.visit([&](const auto& words, const auto& ntt) {
+                using W = Word<decltype(ntt.q)>;
+                W* t = reinterpret_cast<W*>(scratch.product.data());
+                W* m = reinterpret_cast<W*>(scratch.residues.data());
+                if (!small && limit_ + 21 < static_cast<double>(field.q)) {
+                    words.lift(m, scratch.message.data(), layout_.width, ntt.q);
+                } else if (!small) {
+                    i64* reduced = reinterpret_cast<i64*>(scratch.product.data());
+                    kernels.reduce_signed(reduced, scratch.message.data(), layout_.width, field.q, field.one_p64, field.offset);
+                    words.narrow(m, scratch.product.data(), layout_.width);
+                }
+                const W* s = static_cast<const W*>(secrets_.at(column, l));
+                words.inverse_product(t, reinterpret_cast<const W*>(mask + l * n_), s, s + n_, ntt);
+                const Rows<u64>& out = body_[column];
+                write_difference(words, out.at(layout_.start + k, l), m, t, layout_.width, ntt.q, out.packed);
+            });
+        }
+        return true;
+    }
+
+    const Secrets& secrets_;
+    const Ring& ring_;
+    const Layout& layout_;
+    const Reals<const void>& values_;
+    double scale_, limit_;
+    const u64* mask_;
+    const u8* noise_;
+    const std::vector<Rows<u64>>& body_;
+    std::size_t n_, padded_;
+};
+
+template <class REAL>
+class Decryption {
+  public:
+    Decryption(const Secrets& secrets, const Layout& layout, const std::vector<Rows<const u64>>& body, const Rows<const u64>& mask,
+               double factor, const Reals<void>& values)
+        : secrets_(secrets), ring_(secrets.ring()), layout_(layout), body_(body), mask_(mask), factor_(factor), values_(values),
+          n_(ring_.n()), recombine_(ring_.fields(), layout.limbs), zeros_(n_) {
+        std::memset(zeros_.data(), 0, n_ * sizeof(u64));
+    }
+
+    void group(std::size_t first, std::size_t last, Secrets::Scratch& scratch) const {
+        for (std::size_t k = first; k < last; ++k) load_mask(layout_.start + k, scratch.mask.data() + (k - first) * layout_.limbs * n_);
+        const bool direct = values_.row_stride == 1;
+        for (std::size_t column = 0; column < secrets_.columns(); ++column) {
+            const std::size_t from = column * layout_.width, here = std::min(layout_.width, layout_.rows - from);
+            for (std::size_t k = first; k < last; ++k) {
+                REAL* out = direct ? static_cast<REAL*>(values_.data) + (layout_.start + k) * values_.element_stride + from
+                                   : reinterpret_cast<REAL*>(scratch.values.data()) + (k - first) * n_;
+                polynomial(layout_.start + k, column, here, scratch.mask.data() + (k - first) * layout_.limbs * n_, out, scratch);
+            }
+            if (!direct)
+                scatter_reals(ring_.kernels(), values_, layout_.start + first, last - first, from, here, n_,
+                              reinterpret_cast<const REAL*>(scratch.values.data()));
+        }
+    }
+
+  private:
+    void load_mask(std::size_t element, u64* out) const {
+        for (std::size_t l = 0; l < layout_.limbs; ++l)
+            ring_.fields()[l].visit([&](const auto& words, const auto& ntt) {
+                using W = Word<decltype(ntt.q)>;
+                W* a = reinterpret_cast<W*>(out + l * n_);
+                read_add(words, a, reinterpret_cast<const W*>(zeros_.data()), mask_.at(element, l), n_, ntt.q, mask_.packed);
+                words.forward(a, ntt);
+            });
+    }
+
+    void polynomial(std::size_t element, std::size_t column, std::size_t here, const u64* mask, REAL* out,
+                    Secrets::Scratch& scratch) const {
+        u64* sums = scratch.sums.data();
+        double* reals = scratch.reals.data();
+        for (std::size_t l = 0; l < layout_.limbs; ++l) {
+            ring_.fields()[l].visit([&](const auto& words, const auto& ntt) {
+                using W = Word<decltype(ntt.q)>;
+                const W* s = static_cast<const W*>(secrets_.at(column, l));
+                W* t = reinterpret_cast<W*>(scratch.product.data());
+                words.inverse_product(t, reinterpret_cast<const W*>(mask + l * n_), s, s + n_, ntt);
+                const Rows<const u64>& body = body_[column];
+                read_add(words, t, t, body.at(element, l), layout_.width, ntt.q, body.packed);
+                if (layout_.limbs > 1) {
+                    words.widen(sums + l * n_, t, here);
+                } else if constexpr (sizeof(REAL) == 4) {
+                    words.to_f32(out, t, here, ntt.q, factor_);
+                } else {
+                    words.to_f64(out, t, here, ntt.q, factor_);
+                }
+            });
+        }
+        if (layout_.limbs > 1) {
+            recombine_(reals, sums, here, n_, factor_);
+            for (std::size_t c = 0; c < here; ++c) out[c] = static_cast<REAL>(reals[c]);
+        }
+    }
+
+    const Secrets& secrets_;
+    const Ring& ring_;
+    const Layout& layout_;
+    const std::vector<Rows<const u64>>& body_;
+    const Rows<const u64>& mask_;
+    double factor_;
+    const Reals<void>& values_;
+    std::size_t n_;
+    Recombine recombine_;
+    Buffer<u64> zeros_;
+};
+
+std::unique_ptr<Secrets::Scratch> take_scratch(const Secrets& secrets) {
+    return secrets.scratch().take([&] { return std::make_unique<Secrets::Scratch>(secrets.ring().n(), secrets.ring().fields().size()); });
+}
+
+template <class REAL>
+bool encrypt_reals(const Secrets& secrets, const Layout& layout, const Reals<const void>& values, double scale, double limit,
+                   const u64* mask, const u8* noise, const std::vector<Rows<u64>>& body, int threads) {
+    const Encryption<REAL> encryption(secrets, layout, values, scale, limit, mask, noise, body);
+    std::atomic<bool> fits{true};
+    parallel_ranges(layout.stop - layout.start, GROUP, threads, [&](std::size_t first, std::size_t last) {
+        auto scratch = take_scratch(secrets);
+        if (!encryption.group(first, last, *scratch)) fits = false;
+        secrets.scratch().give(std::move(scratch));
     });
     return fits;
 }
 
-void decrypt(const Secrets& secrets, const Layout& layout, const u64* body, const u64* mask, double factor, double* values,
-             int threads) {
-    const Ring& ring = secrets.ring();
-    const std::size_t n = ring.n(), width = layout.width;
-    const Recombine recombine(ring.fields(), layout.limbs);
-    parallel_ranges(layout.stop - layout.start, 1, threads, [&](std::size_t first, std::size_t last) {
-        const Buffer<u64> mask_words(layout.limbs * n), product(n), sums(layout.limbs > 1 ? layout.limbs * width : 0);
-        for (std::size_t k = first; k < last; ++k) {
-            const std::size_t element = layout.start + k;
-            for (std::size_t l = 0; l < layout.limbs; ++l) {
-                ring.fields()[l].visit([&](const auto& words, const auto& ntt) {
-                    using W = Word<decltype(ntt.q)>;
-                    W* a = reinterpret_cast<W*>(mask_words.data() + l * n);
-                    words.narrow(a, mask + (element * layout.limbs + l) * n, n);
-                    words.forward(a, ntt);
-                });
-            }
-            for (std::size_t column = 0; column < layout.columns; ++column) {
-                const std::size_t from = column * width, here = std::min(width, layout.rows - from);
-                double* out = values + element * layout.rows + from;
-                for (std::size_t l = 0; l < layout.limbs; ++l) {
-                    const u64* part = body + ((column * layout.count + element) * layout.limbs + l) * width;
-                    ring.fields()[l].visit([&](const auto& words, const auto& ntt) {
-                        using W = Word<decltype(ntt.q)>;
-                        const W* s = static_cast<const W*>(secrets.at(column, l));
-                        W* t = reinterpret_cast<W*>(product.data());
-                        words.multiply(t, reinterpret_cast<const W*>(mask_words.data() + l * n), s, s + n, ntt);
-                        words.inverse(t, ntt, words.product_bound, false);
-                        if (layout.limbs == 1) {
-                            words.to_real(out, t, part, here, ntt.q, factor);
-                        } else {
-                            u64* sum = sums.data() + l * width;
-                            for (std::size_t c = 0; c < here; ++c) {
-                                const u64 x = part[c] + t[c];
-                                sum[c] = x >= ntt.q ? x - ntt.q : x;
-                            }
-                        }
-                    });
-                }
-                if (layout.limbs > 1) recombine(out, sums.data(), here, width, factor);
-            }
-        }
+template <class REAL>
+void decrypt_reals(const Secrets& secrets, const Layout& layout, const std::vector<Rows<const u64>>& body, const Rows<const u64>& mask,
+                   double factor, const Reals<void>& values, int threads) {
+    const Decryption<REAL> decryption(secrets, layout, body, mask, factor, values);
+    parallel_ranges(layout.stop - layout.start, GROUP, threads, [&](std::size_t first, std::size_t last) {
+        auto scratch = take_scratch(secrets);
+        decryption.group(first, last, *scratch);
+        secrets.scratch().give(std::move(scratch));
     });
+}
+
+}  // namespace
+
+bool encrypt(const Secrets& secrets, const Layout& layout, const Reals<const void>& values, double scale, double limit, const u64* mask,
+             const u8* noise, const std::vector<Rows<u64>>& body, int threads) {
+    return values.single ? encrypt_reals<float>(secrets, layout, values, scale, limit, mask, noise, body, threads)
+                         : encrypt_reals<double>(secrets, layout, values, scale, limit, mask, noise, body, threads);
+}
+
+void decrypt(const Secrets& secrets, const Layout& layout, const std::vector<Rows<const u64>>& body, const Rows<const u64>& mask,
+             double factor, const Reals<void>& values, int threads) {
+    values.single ? decrypt_reals<float>(secrets, layout, body, mask, factor, values, threads)
+                  : decrypt_reals<double>(secrets, layout, body, mask, factor, values, threads);
 }
 
 }  // namespace he

@@ -214,15 +214,25 @@ struct Transform {
         }
     }
 
-    template <bool REDUCE>
-    static void inverse_tail(const P& p, W* a, const NttView<W>& ntt, W& bound) {
+    // Where the inverse starts from: values, or products of values and factors.
+    struct Values {
+        const W* a;
+        V operator()(const P&, std::size_t i) const { return P::load(a + i); }
+    };
+    struct Products {
+        const W *a, *b, *b_p;
+        V operator()(const P& p, std::size_t i) const { return p.multiply(P::load(a + i), P::pair_factor(b + i, b_p + i)); }
+    };
+
+    template <bool REDUCE, class Start>
+    static void inverse_tail(const P& p, W* a, const Start& start, const NttView<W>& ntt, W& bound) {
         Step steps[K + 1];
         for (int k = K - 1; k >= 0; --k) steps[k] = inverse_step(bound, ntt, REDUCE);
         const W* table = ntt.inverse_tail;
         V v[L];
         for (std::size_t block = 0; block < ntt.n; block += L * L) {
 #pragma GCC unroll 16
-            for (std::size_t r = 0; r < L; ++r) v[r] = P::load(a + block + r * L);
+            for (std::size_t r = 0; r < L; ++r) v[r] = start(p, block + r * L);
             P::transpose(v);
             if constexpr (K > 3) table = tail_layer<REDUCE, false, 3>(p, v, table, steps[3]);
             if constexpr (K > 2) table = tail_layer<REDUCE, false, 2>(p, v, table, steps[2]);
@@ -268,10 +278,14 @@ struct Transform {
         }
     }
 
-    static void inverse(W* a, const NttView<W>& ntt, W bound, bool scale) {
+    template <class Start>
+    static void inverse_from(W* a, const Start& start, const NttView<W>& ntt, W bound, bool scale) {
         const P p(ntt.q);
-        if constexpr (L > 1)
-            tail_reduces(bound, ntt, false) ? inverse_tail<true>(p, a, ntt, bound) : inverse_tail<false>(p, a, ntt, bound);
+        if constexpr (L > 1) {
+            tail_reduces(bound, ntt, false) ? inverse_tail<true>(p, a, start, ntt, bound) : inverse_tail<false>(p, a, start, ntt, bound);
+        } else {
+            for (std::size_t j = 0; j < ntt.n; ++j) P::store(a + j, start(p, j));
+        }
         std::size_t h = ntt.n / L / 2;  // L = 1: h = n / 2, all layers below
         int layers = 0;
         while ((std::size_t{1} << layers) < h) ++layers;
@@ -299,6 +313,12 @@ struct Transform {
             P::store(a + j, finish(p, p.multiply(P::add(x, y), w0)));
             P::store(a + t + j, finish(p, p.multiply(P::add(x, P::sub(lift, y)), w1)));
         }
+    }
+
+    static void inverse(W* a, const NttView<W>& ntt) { inverse_from(a, Values{a}, ntt, 1, true); }
+
+    static void inverse_product(W* out, const W* a, const W* b, const W* b_p, const NttView<W>& ntt) {
+        inverse_from(out, Products{a, b, b_p}, ntt, P::R, false);
     }
 
     static void multiply(W* out, const W* a, const W* b, const W* b_p, const NttView<W>& ntt) {

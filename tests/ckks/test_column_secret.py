@@ -7,6 +7,8 @@ import pytest
 
 from he_backend.ckks import ring as ring_module
 from he_backend.ckks import sampling, seal_format
+from he_backend.ckks.exact_linear import ExactLinear
+from he_backend.ckks.linear import LinearBlock, LinearMap
 from he_backend.ckks.params import load_params
 from he_backend.ckks.primes import largest_primes
 from he_backend.ckks.ring import Ring
@@ -18,6 +20,18 @@ column_secret = pytest.importorskip("he_backend.ckks.column_secret")
 LEVELS = list(ring_module.core().cpu_levels()) if ring_module.available() else []
 SEED, KEY = bytes(range(32)), bytes(range(1, 33))
 PRESET_LEVELS = [("N11_L1", 1), ("N11_L1_small", 1), ("N12_L4", 2), ("N13_L8", 2), ("N13_L8", 7)]
+
+
+def bit_stream(row, bits):
+    whole = sum(int(value) << (bits * i) for i, value in enumerate(row))
+    return whole.to_bytes(-(-len(row) * bits // 64) * 8, "little")
+
+
+def wire_bytes(body, moduli):
+    """body [columns, count, limbs, width] element by element, in it limb by limb, in it column by column."""
+    columns, count, limbs, _ = body.shape
+    order = [(c, e, limb) for e in range(count) for limb in range(limbs) for c in range(columns)]
+    return b"".join(bit_stream(body[c, e, limb], moduli[limb].bit_length()) for c, e, limb in order)
 
 
 def secrets_of(ring, columns, seed=1):
@@ -198,16 +212,90 @@ def test_arrays_that_do_not_fit_are_refused():
         lambda: secrets.encrypt(np.zeros((2, 2049)), 1.0, SEED),
         lambda: secrets.encrypt(np.zeros((2, 2000)), 1.0, SEED, limbs=2),
         lambda: secrets.encrypt(np.zeros((2, 2000)), 1.0, SEED[:5]),
-        lambda: secrets.decrypt(body[:1], mask, 1.0, 1000),
+        lambda: secrets.decrypt(body[:1], mask, 1.0, 2000),
         lambda: secrets.decrypt(body, mask[:1], 1.0, 2000),
         lambda: secrets.decrypt(body, mask.astype(np.int64), 1.0, 2000),
         lambda: secrets.decrypt(body, mask, 1.0, 3000),
+        lambda: secrets.encrypt(np.zeros((2, 2000), np.float16), 1.0, SEED),
+        lambda: secrets.encrypt(np.zeros((4, 4000))[::2, ::2], 1.0, SEED),
+        lambda: secrets.encrypt_words(np.zeros((2, 2000)), 1.0, SEED, out=np.zeros(5, np.uint64)),
+        lambda: secrets.decrypt_words(body.ravel(), mask.ravel(), 1.0, np.zeros((2, 2000))),
+        lambda: secrets.under(Ring(2048, largest_primes(2048, 30, 1))),
         lambda: column_secret.ColumnSecrets(ring, 0),
         lambda: column_secret.ColumnSecrets(ring, 2, ternary[:, :-1].copy()),
         lambda: column_secret.ColumnSecrets(ring, 2, ternary * np.int8(2)),
     ):
         with pytest.raises(ParameterError):
             wrong()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "degree, bits, columns, rows, count", [(2048, (54,), 2, 3000, 19), (1024, (29,), 1, 333, 33), (1024, (30, 24), 3, 2100, 5)]
+)
+def test_values_may_lie_either_way_and_ciphertexts_may_be_packed(level, dtype, degree, bits, columns, rows, count):
+    moduli = [largest_primes(degree, b, 1)[0] for b in bits]
+    ring = Ring(degree, moduli, level)
+    secrets, _ = secrets_of(ring, columns)
+    features = np.random.default_rng(7).normal(size=(rows, count + 3)).astype(dtype)
+    scale, limbs = 2.0**11, len(bits)
+    values = np.ascontiguousarray(features[:, 2 : count + 2].T)
+    expected = secrets.encrypt(values.astype(np.float64), scale, SEED, limbs, error_key=KEY)
+    expected_words = np.frombuffer(wire_bytes(expected, moduli), "<u8")
+
+    np.testing.assert_array_equal(secrets.encrypt(values, scale, SEED, limbs, error_key=KEY), expected)
+    np.testing.assert_array_equal(secrets.encrypt(features[:, 2 : count + 2].T, scale, SEED, limbs, error_key=KEY), expected)
+    words = secrets.encrypt_words(features[:, 2 : count + 2].T, scale, SEED, limbs, threads=2, error_key=KEY)
+    np.testing.assert_array_equal(words, expected_words)
+
+    mask = coefficient_masks(ring, limbs, count)
+    mask_words = np.frombuffer(wire_bytes(mask[None], moduli), "<u8")
+    decrypted = secrets.decrypt(expected, mask, scale, rows)
+    answer = np.full((rows, count + 1), 99, dtype=dtype)
+    secrets.decrypt_words(words, mask_words, scale, answer[:, :count].T, limbs, threads=2)
+    np.testing.assert_array_equal(answer[:, :count].T, decrypted.astype(dtype))
+    assert (answer[:, count] == 99).all()
+    straight = secrets.decrypt_words(words, mask_words, scale, np.empty((count, rows), dtype=dtype), limbs)
+    np.testing.assert_array_equal(straight, decrypted.astype(dtype))
+
+
+def test_a_stream_of_tiles_equals_the_whole():
+    ring = Ring(1024, largest_primes(1024, 30, 1))
+    secrets, _ = secrets_of(ring, 2)
+    values = np.random.default_rng(8).normal(size=(40, 2000))
+    expected = secrets.encrypt_words(values, 2.0**10, SEED, error_key=KEY)
+    each = secrets.words(1, 2000)
+
+    for start, stop in ((0, 1), (1, 20), (20, 40)):
+        words = secrets.encrypt_words(values[start:stop], 2.0**10, SEED, error_key=KEY, first=start)
+        np.testing.assert_array_equal(words, expected[start * each : stop * each])
+
+
+@pytest.mark.parametrize("answer_bits", [20, 24, 30])
+def test_switched_answers_decrypt_under_the_answer_modulus(answer_bits):
+    ring, (p,) = Ring(2048, largest_primes(2048, 54, 1)), largest_primes(2048, answer_bits, 1)
+    secrets, _ = secrets_of(ring, 2)
+    answers = secrets.under(Ring(2048, [p]))
+    generator = np.random.default_rng(9)
+    values = generator.uniform(-1, 1, (50, 4000))
+    weights = generator.integers(-127, 128, (50, 7)).astype(np.int32)
+    gather, scatter = np.arange(50, dtype=np.int32).reshape(1, 1, 50), np.arange(7, dtype=np.int32).reshape(1, 1, 7)
+    linear = ExactLinear(ring, 1, LinearMap(50, 7, (LinearBlock(gather, weights[None], scatter),)))
+    scale = 2.0**38
+    factor = p / ring.moduli[0]
+
+    words = secrets.encrypt_words(values, scale, SEED)
+    body = linear.switched_words(words, 2, 2048, p)
+    mask_words = np.frombuffer(wire_bytes(coefficient_masks(ring, 1, 50)[None], ring.moduli), "<u8")
+    mask = linear.switched_words(mask_words, 1, 2048, p)
+    decrypted = answers.decrypt_words(body, mask, scale * factor, np.empty((7, 4000)))
+
+    error = (decrypted - weights.T.astype(np.float64) @ values) * scale * factor
+    # Rounding of body and of mask times a ternary secret of 2N/3 coefficients: variance 1/12 + 2N/3 / 12.
+    sigma = np.sqrt((1 + 2 * 2048 / 3) / 12)
+    assert 0.8 * sigma < error.std() < 1.2 * sigma
+    assert np.abs(error).max() < 7 * sigma
 
 
 def test_no_representation_shows_a_secret():

@@ -154,6 +154,6 @@ def noise_bytes(width: int) -> int:
 def binomial_errors(stream: np.ndarray, cpu: str) -> np.ndarray:
     """int64: the sum of 42 random bits minus 21, for every 42 bits of a stream of whole blocks."""
     blocks = len(stream) // int(core().NOISE_BLOCK_BYTES)
-    out = np.zeros(blocks * int(core().NOISE_BLOCK), dtype=np.int64)
-    core().add_binomial(out, stream, cpu)
+    out = np.empty(blocks * int(core().NOISE_BLOCK), dtype=np.int64)
+    core().binomial(out, stream, cpu)
     return out
