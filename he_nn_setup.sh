@@ -51,7 +51,11 @@ record="$prefix/he_nn_setup.installed"
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
 if [ -n "$uninstall" ]; then
-    mapfile -t installed < <(cat "$record" 2>/dev/null || echo he-nn)
+    if [ ! -f "$record" ]; then
+        echo "this script has put nothing into $prefix; nothing was changed" >&2
+        exit 1
+    fi
+    mapfile -t installed <"$record"
     "$python" -m pip uninstall --quiet --yes "${installed[@]}"
     rm -f "$record"
     echo "removed from $prefix: ${installed[*]}"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from he_backend import zoo
 from he_nn.fate2.demo import EXAMPLE, GUEST, HOST
 from he_nn.fate2.flow import FINISHED
-from he_nn.fate2.standalone import Standalone
+from he_nn.fate2.standalone import Standalone, processes_of
 from he_nn.translate import Job, read_job, to_dag
 
 
@@ -57,10 +59,26 @@ def cancel(flow, home):
     while not any(task["status"] == "running" for task in flow.tasks(job_id)):
         assert flow.job_status(job_id) not in FINISHED
         time.sleep(0.2)
+    while len(workers(home)) < 2:
+        time.sleep(0.1)
     started = time.monotonic()
     flow.stop(job_id)
     status = flow.follow(job_id, lambda task: None)
-    say("cancel", status=status, states=[task["status"] for task in flow.tasks(job_id)], seconds=time.monotonic() - started)
+    while workers(home) and time.monotonic() < started + 30:  # FATE says so before its processes have ended
+        time.sleep(0.2)
+    seconds = time.monotonic() - started
+    say("cancel", status=status, workers=workers(home), seconds=seconds)
+
+
+def workers(home):
+    """Processes that run a task for either side."""
+    found = []
+    for process in processes_of(home):
+        with contextlib.suppress(psutil.Error):
+            command = " ".join(process.cmdline())
+            if "component" in command and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(command)
+    return found
 
 
 def metrics(flow, job_id):
