@@ -44,7 +44,7 @@ class Flaky:
 def test_rows_beyond_the_ring_go_in_chunks(parties):
     program, rows, _ = parties
     many = np.tile(rows, (60, 1))[:2100]
-    client, link = client_of(service_of(program), engine="clear", preset="N11_L1")
+    client, link = client_of(service_of(program), engine="seal", preset="N11_L1")
 
     result = client.infer("latest", many)
 

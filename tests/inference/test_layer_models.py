@@ -1,4 +1,5 @@
 """Networks that nobody here made, encrypted, against the outputs that came with them."""
+
 from __future__ import annotations
 
 import numpy as np

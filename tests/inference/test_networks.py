@@ -1,4 +1,5 @@
 """Random feed-forward networks, encrypted, against ONNX Runtime: to the precision that each plan promises."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -17,7 +17,7 @@ from he_backend.ckks.params import load_params
 from he_backend.errors import CapacityError, ModelError
 from he_backend.graph.affine import AffineMap, Block
 from he_backend.inference.plan import RoundPlan, safe_scale
-from he_backend.inference.quantise import best_width, quantise, statistics
+from he_backend.inference.quantise import Noise, best_width, quantise, relative_error, statistics
 
 
 def dense(weights, bias):
@@ -29,7 +29,7 @@ def dense(weights, bias):
 
 def round_plan(map_):
     norms = tuple(tuple(int(n) for n in row) for row in map_.norms)
-    return RoundPlan(0, ("x",), ("y",), "batch", 1, map_.scales, map_.constant, norms, map_.weight_bits, 10.0, 0)
+    return RoundPlan(0, ("x",), ("y",), "batch", 1, map_.scales, map_.constant, norms, map_.weight_bits, 0, 10.0, 0)
 
 
 @settings(max_examples=40, deadline=None)
@@ -39,7 +39,7 @@ def test_integers_are_the_rounded_weights_and_norms_bound_their_rows(seed, k, m,
     weights, bias = rng.normal(size=(k, m)), rng.normal(size=m) * big_bias
     affine = dense(weights, bias)
 
-    map_ = quantise(affine, bits, 1 << 54, 1.0)
+    map_ = quantise(affine, bits)
 
     real = np.concatenate([weights, bias[None] / map_.constant]) if map_.constant else weights
     matrix = apply_blocks(map_.linear, np.eye(map_.linear.in_count))
@@ -60,14 +60,14 @@ def test_the_scale_is_as_large_as_it_can_be_and_never_overflows(seed, preset, si
     params = load_params(preset)
     modulus = params.moduli[0]
     weights, bias = rng.normal(size=(12, 3)), rng.normal(size=3)
-    map_ = quantise(dense(weights, bias), 10, modulus, 1.0)
+    map_ = quantise(dense(weights, bias), 10)
     this = round_plan(map_)
     matrix = apply_blocks(map_.linear, np.eye(13))
     worst = int(np.abs(matrix).sum(axis=1).argmax())
     row = matrix[worst] if signs else -matrix[worst]
     values = np.append(np.sign(row[:12]) * size, map_.constant)[:, None]  # the input that drives one row furthest
 
-    scale = safe_scale(this, modulus, traits("clear", params), (size,))
+    scale = safe_scale(this, modulus, traits("clear", params), params.ring_degree, (size,))
     key = secret.generate("clear", params)
     got = key.decrypt(ClearEvaluator().affine(key.encrypt(values, scale, 1), map_.linear), scale, 1)
 
@@ -81,9 +81,9 @@ def test_twice_the_safe_scale_wraps_around():
     """The bound is not slack: the same worst input at 2.1 times the scale gives a wrong answer."""
     params = load_params("N11_L1_small")
     weights = np.array([[1.0], [-1.0], [0.5]])
-    map_ = quantise(dense(weights, np.zeros(1)), 10, params.moduli[0], 1.0)
+    map_ = quantise(dense(weights, np.zeros(1)), 10)
     values = np.sign(weights)
-    scale = safe_scale(round_plan(map_), params.moduli[0], traits("clear", params), (1.0,))
+    scale = safe_scale(round_plan(map_), params.moduli[0], traits("clear", params), params.ring_degree, (1.0,))
     key = secret.generate("clear", params)
 
     def run(factor):
@@ -95,21 +95,24 @@ def test_twice_the_safe_scale_wraps_around():
 
 def test_a_wider_modulus_is_more_precise_and_slots_are_noisier():
     stats = statistics(dense(np.random.default_rng(0).normal(size=(100, 10)), np.zeros(10)))
-    narrow, wide = best_width(stats, 1 << 30, 1.0)[1], best_width(stats, 1 << 54, 1.0)[1]
-    slots = best_width(stats, 1 << 30, 2048.0)[1]
-    assert wide < narrow < slots
+    narrow, wide = best_width(stats, 1 << 30, Noise(1.0))[1], best_width(stats, 1 << 54, Noise(1.0))[1]
+    slots = best_width(stats, 1 << 30, Noise(2048.0))[1]
+    switched = best_width(stats, 1 << 54, Noise(1.0, 2048, 1 << 20))[1]
+    assert wide < switched and wide < narrow < slots
 
 
 @pytest.mark.parametrize("bits", [8, 12, 16])
 def test_expected_error_is_the_measured_one(bits):
     rng = np.random.default_rng(5)
     weights = rng.normal(size=(200, 50))
-    map_ = quantise(dense(weights, np.zeros(50)), bits, 1 << 60, 1.0)
+    affine = dense(weights, np.zeros(50))
+    map_ = quantise(affine, bits)
     values = rng.normal(size=(200, 300))
     got = apply_blocks(map_.linear, values) / map_.scales[0]
     due = weights.T @ values
     measured = np.sqrt(((got - due) ** 2).mean() / (due**2).mean())
-    assert 0.7 < measured / map_.relative_error < 1.4
+    expected = relative_error(statistics(affine)[0], bits, 1 << 60, Noise(1.0))
+    assert 0.7 < measured / expected < 1.4
     assert math.isclose(map_.weight_bits, bits)
 
 
@@ -120,8 +123,8 @@ def test_weights_that_are_not_finite_are_refused():
 
 def test_outputs_keep_scales_of_their_own():
     block = Block(0, np.zeros((2, 1, 1), np.int32), np.array([[[1.0]], [[100.0]]]), np.array([[[0]], [[1]]], np.int32))
-    map_ = quantise(AffineMap((1,), (1, 1), (block,), np.zeros(2)), 10, 1 << 54, 1.0)
+    map_ = quantise(AffineMap((1,), (1, 1), (block,), np.zeros(2)), 10)
     assert map_.scales[0] == pytest.approx(100 * map_.scales[1])
     shared = Block(0, np.zeros((1, 2, 1), np.int32), np.array([[[3.0]]]), np.array([[[0], [1]]], np.int32))
-    map_ = quantise(AffineMap((1,), (1, 1), (block, shared), np.zeros(2)), 10, 1 << 54, 1.0)
+    map_ = quantise(AffineMap((1,), (1, 1), (block, shared), np.zeros(2)), 10)
     assert map_.scales[0] == map_.scales[1]

@@ -1,4 +1,5 @@
 """Pictures of measurements. matplotlib is an extra (bench); without it there are tables only."""
+
 from __future__ import annotations
 
 from pathlib import Path

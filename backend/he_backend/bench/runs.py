@@ -1,4 +1,5 @@
 """One inference in a process of its own, so that its peak memory and its cores are its own."""
+
 from __future__ import annotations
 
 import json

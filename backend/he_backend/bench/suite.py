@@ -1,4 +1,5 @@
 """The benchmark suite: which runs, in which order, and their tables."""
+
 from __future__ import annotations
 
 import platform

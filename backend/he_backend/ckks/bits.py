@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from he_backend.ckks.ring import core, cpu_level
+from he_backend.ckks.ring import core, cpu_level, refusal
 from he_backend.errors import ParameterError
 
 MAX_BITS = 61
@@ -49,4 +49,4 @@ def _run(kernel: Any, values: np.ndarray, bits: int, words: np.ndarray, threads:
             np.ascontiguousarray(values) if values.size and not values.flags.c_contiguous else values, bits, words, cpu_level(cpu), threads
         )
     except (TypeError, ValueError) as error:
-        raise ParameterError(f"bit streams: {error}") from None
+        raise refusal("bit streams", error) from None

@@ -14,7 +14,7 @@ import numpy as np
 
 from he_backend.ckks import sampling
 from he_backend.ckks.bits import packed_words
-from he_backend.ckks.ring import Ring, core
+from he_backend.ckks.ring import Ring, core, refusal
 from he_backend.errors import CapacityError, ParameterError
 
 # Bytes of masks and errors that one step of the work keeps in the cache.
@@ -41,7 +41,7 @@ class ColumnSecrets:
         try:
             self._handle = core().Secrets(ring.handle, drawn)
         except (TypeError, ValueError) as error:
-            raise ParameterError(f"ternary secrets: {error}") from None
+            raise refusal("ternary secrets", error) from None
         finally:
             if ternary is None:
                 drawn.fill(0)
@@ -150,7 +150,7 @@ class ColumnSecrets:
             try:
                 return bool(self._handle.encrypt(values, scale, limit, mask, noise, body, packed, limbs, width, start, stop, 1))
             except (TypeError, ValueError) as error:
-                raise ParameterError(f"encryption: {error}") from None
+                raise refusal("encryption", error) from None
 
         per_element = self.columns * sampling.noise_bytes(width) + 8 * limbs * self.ring.degree
         step = max(1, _TILE_BYTES // per_element // _GROUP) * _GROUP
@@ -169,7 +169,7 @@ class ColumnSecrets:
         try:
             self._handle.decrypt(body, packed, mask, packed, 1.0 / scale, out, limbs, width, 0, count, threads)
         except (TypeError, ValueError) as error:
-            raise ParameterError(f"ciphertext arrays: {error}") from None
+            raise refusal("ciphertext arrays", error) from None
 
     def _check(self, rows: int, limbs: int) -> int:
         if not 1 <= limbs <= len(self.ring.moduli):

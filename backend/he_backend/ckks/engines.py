@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from typing import NamedTuple, Protocol
+import os
+from typing import Any, Callable, Iterable, NamedTuple, Sequence, Union
 
+from he_backend.ckks import ring, serial
 from he_backend.ckks.clear import ClearEvaluator
+from he_backend.ckks.evaluate import NativeMap
 from he_backend.ckks.linear import LinearMap
 from he_backend.ckks.params import Params
+from he_backend.ckks.primes import largest_primes
 from he_backend.ckks.seal import SealEvaluator
-from he_backend.ckks.tensor import CipherTensor
+from he_backend.ckks.tensor import CipherTensor, PackedTensor
 from he_backend.errors import EngineError
 
 ENGINES = ("native", "seal", "clear")
 # Fresh errors of SEAL's centered binomial distribution never exceed this (native/src/seal/util/rlwe.cpp, 2 * 21 bits).
 MAX_FRESH_ERROR = 21
+MOST_COLUMNS = 1 << 10
 
 
-class Evaluator(Protocol):
-    """What the model owner's half of an engine does."""
-
-    name: str
-
-    def affine(self, tensor: CipherTensor, linear: LinearMap) -> CipherTensor:
-        """linear applied to every column of a tensor."""
-        ...
+Tensor = Union[CipherTensor, PackedTensor]
+ReadyMap = Callable[[Any], Any]
 
 
 class Traits(NamedTuple):
@@ -36,6 +35,7 @@ class Traits(NamedTuple):
     noise_factor: float  # variance of an error in a decoded value over its variance in a coefficient
     growth: float  # largest coefficient over the largest value, both scaled
     most_error: float  # largest fresh error in a coefficient, rounding included
+    switches: bool  # answers are switched to a smaller modulus before they are sent
 
 
 def traits(engine: str, params: Params) -> Traits:
@@ -45,8 +45,10 @@ def traits(engine: str, params: Params) -> Traits:
     if engine == "seal":
         # Slots: a coefficient is at most the largest slot's magnitude, sqrt(2) times a real for complex slots; decoding adds up N errors.
         rows, growth = (degree, math.sqrt(2.0)) if params.complex_packing else (degree // 2, 1.0)
-        return Traits(rows, 1, float(degree), growth, MAX_FRESH_ERROR + 0.5)
-    return Traits(degree, 1 << 12, 1.0, 1.0, 0.5 if engine == "clear" else MAX_FRESH_ERROR + 0.5)
+        return Traits(rows, 1, float(degree), growth, MAX_FRESH_ERROR + 0.5, False)
+    if engine == "native":
+        return Traits(degree, MOST_COLUMNS, 1.0, 1.0, MAX_FRESH_ERROR + 0.5, True)
+    return Traits(degree, MOST_COLUMNS, 1.0, 1.0, 0.5, False)
 
 
 def check_engine(engine: str) -> str:
@@ -61,6 +63,8 @@ def check_engine(engine: str) -> str:
 def available() -> dict[str, str]:
     """The engines that can run here, best first, each with one line about it."""
     found: dict[str, str] = {}
+    if ring.available():
+        found["native"] = f"ciphertext arrays in C++ ({ring.cpu_level()})"
     if importlib.util.find_spec("tenseal") is not None:
         found["seal"] = "Microsoft SEAL through TenSEAL, one ciphertext at a time"
     found["clear"] = "no encryption: for tests and baselines only"
@@ -75,7 +79,35 @@ def default_engine() -> str:
     return name
 
 
-def evaluator(engine: str, params: Params) -> Evaluator:
-    """The public half of an engine under a parameter set."""
+def answer_modulus(ring_degree: int, bits: int) -> int:
+    """The prime that answers of `bits` bits are switched to: the largest of that size that has a transform of this degree."""
+    return largest_primes(ring_degree, bits, 1)[0]
+
+
+def ready_map(engine: str, params: Params, linear: LinearMap, level: int, answer_bits: int, threads: int = 1) -> ReadyMap:
+    """A linear map made ready for tensors of one level: a function from tensor to tensor, for the engine's own form of them.
+
+    answer_bits is the size of the modulus that answers are switched to, by engines that do.
+    """
     check_engine(engine)
-    return SealEvaluator(params) if engine == "seal" else ClearEvaluator()
+    if engine == "native":
+        return NativeMap(params, linear, level, answer_modulus(params.ring_degree, answer_bits), threads)
+    if engine == "seal":
+        seal = SealEvaluator(params)
+        return lambda tensor: seal.affine(tensor, linear)
+    return lambda tensor: ClearEvaluator().affine(tensor, linear)
+
+
+def read_tensor(header: serial.TensorHeader, pieces: Iterable[bytes | memoryview]) -> Tensor:
+    """A tensor from its bytes, in the form that its engine's maps take."""
+    return serial.packed_from_pieces(header, pieces) if header.engine == "native" else serial.from_pieces(header, pieces)
+
+
+def tensor_moduli(engine: str, moduli: Sequence[int]) -> tuple[int, ...]:
+    """The moduli of a tensor's residues: the primes, or their product where nothing is encrypted."""
+    return (math.prod(moduli),) if engine == "clear" else tuple(moduli)
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -12,7 +12,7 @@ import numpy as np
 
 from he_backend.ckks.bits import packed_words
 from he_backend.ckks.linear import LinearMap
-from he_backend.ckks.ring import Ring, core
+from he_backend.ckks.ring import Ring, core, refusal
 from he_backend.errors import ParameterError
 
 MAX_WEIGHT_BITS = 24
@@ -34,7 +34,7 @@ class ExactLinear:
         try:
             self._handle = core().Linear(ring.handle, limbs, linear.in_count, linear.out_count, blocks)
         except (TypeError, ValueError) as error:
-            raise ParameterError(f"linear map: {error}") from None
+            raise refusal("linear map", error) from None
         self._largest_norm = int(linear.norms((linear.in_count,)).max()) if linear.out_count and linear.in_count else 0
 
     @property
@@ -86,7 +86,7 @@ class ExactLinear:
         try:
             self._handle.apply(source, packed, out, packed, columns, width, modulus, threads)
         except (TypeError, ValueError) as error:
-            raise ParameterError(f"ciphertext arrays: {error}") from None
+            raise refusal("ciphertext arrays", error) from None
 
     def _check_modulus(self, modulus: int) -> None:
         if not 2 <= modulus < 1 << MAX_ANSWER_BITS or modulus > math.prod(self.moduli):

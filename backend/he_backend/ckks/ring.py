@@ -53,6 +53,11 @@ def cpu_level(wanted: str | None = None) -> str:
     return level
 
 
+def refusal(what: str, error: Exception) -> ParameterError:
+    """The core's refusal of arguments. A TypeError of the bindings prints the arguments, which may be rows or keys: its text stays here."""
+    return ParameterError(f"{what}: {error}" if isinstance(error, ValueError) else f"{what}: an argument has the wrong type or layout")
+
+
 class Ring:
     """Z_q[X]/(X^N + 1) for each of a list of primes q = 1 mod 2N below 2^61."""
 

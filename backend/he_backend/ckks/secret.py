@@ -11,12 +11,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from he_backend.ckks import seal_format
+from he_backend.ckks import sampling, seal_format
 from he_backend.ckks.clear import centered
+from he_backend.ckks.column_secret import ColumnSecrets
 from he_backend.ckks.engines import check_engine, traits
 from he_backend.ckks.params import Params
+from he_backend.ckks.ring import Ring
 from he_backend.ckks.seal import SealContext
-from he_backend.ckks.tensor import CipherTensor
+from he_backend.ckks.tensor import CipherTensor, PackedTensor
 from he_backend.errors import CapacityError, EngineError, ProtocolError
 
 
@@ -26,18 +28,20 @@ class SecretKey(Protocol):
     engine: str
     column_rows: int  # values that a polynomial holds
 
-    def encrypt(self, values: np.ndarray, scale: float, level: int) -> CipherTensor:
-        """Fresh ciphertexts of round(scale * values) under the first `level` primes."""
+    def encrypt(self, values: np.ndarray, scale: float, level: int) -> Any:
+        """Fresh ciphertexts, in the engine's own form, of round(scale * values) under the first `level` primes."""
         ...
 
-    def decrypt(self, tensor: CipherTensor, scale: float, rows: int) -> np.ndarray:
+    def decrypt(self, tensor: Any, scale: float, rows: int) -> np.ndarray:
         """float64 [count, rows]: what the tensor holds, divided by scale."""
         ...
 
 
-def generate(engine: str, params: Params) -> SecretKey:
+def generate(engine: str, params: Params, threads: int = 1) -> SecretKey:
     """A fresh secret key of an engine: 'native', 'seal' or 'clear'. Raises EngineError when the engine is not here."""
     check_engine(engine)
+    if engine == "native":
+        return NativeKey(params, threads)
     return SealKey(params) if engine == "seal" else ClearKey(params)
 
 
@@ -53,7 +57,7 @@ class ClearKey:
     def encrypt(self, values: np.ndarray, scale: float, level: int) -> CipherTensor:
         """round(scale * values) modulo the product of the first `level` primes."""
         modulus = math.prod(self._params.moduli[:level])
-        scaled = np.rint(values * scale)
+        scaled = np.rint(values.astype(np.float64) * scale)
         if scaled.size and np.abs(scaled).max() >= modulus / 2:
             raise CapacityError("a scaled value does not fit the modulus: take a smaller scale")
         count, rows = values.shape
@@ -69,6 +73,52 @@ class ClearKey:
         """The centered residues divided by scale."""
         signed = centered(tensor.body, tensor.moduli[0])
         return signed[:, :, 0].transpose(1, 0, 2).reshape(tensor.count, -1)[:, :rows] / scale
+
+
+class NativeKey:
+    """Ternary secrets of the native engine, one for each column of N rows; every encryption takes a fresh mask seed and fresh errors."""
+
+    engine = "native"
+
+    def __init__(self, params: Params, threads: int) -> None:
+        self._params, self._threads = params, threads
+        self._ring = Ring(params.ring_degree, params.moduli)
+        self._secrets: dict[tuple[int, tuple[int, ...]], ColumnSecrets] = {}
+        self.column_rows = params.ring_degree
+
+    def __repr__(self) -> str:
+        return f"NativeKey({self._params.name})"
+
+    def encrypt(self, values: np.ndarray, scale: float, level: int) -> PackedTensor:
+        """Coefficients of as many columns as the rows need, under one seed; values float32 or float64, contiguous along either axis."""
+        count, rows = values.shape
+        columns = max(1, -(-rows // self.column_rows))
+        secrets = self._column_secrets(columns, self._ring)
+        seed = sampling.new_key()
+        words = secrets.encrypt_words(values, scale, seed, level, self._threads)
+        moduli = self._params.moduli[:level]
+        width = secrets.width(rows)
+        return PackedTensor("native", self._params.ring_degree, moduli, False, columns, count, width, words, None, seed)
+
+    def decrypt(self, tensor: PackedTensor, scale: float, rows: int) -> np.ndarray:
+        """The centered coefficients divided by scale, whatever modulus the answer was switched to; the array lies row by row."""
+        if tensor.mask is None:
+            raise ProtocolError("an answer came without its mask")
+        switched = tensor.moduli != self._ring.moduli[: len(tensor.moduli)]
+        ring = Ring(tensor.ring_degree, tensor.moduli) if switched else self._ring
+        out = np.empty((rows, tensor.count)).T
+        secrets = self._column_secrets(tensor.columns, ring)
+        return secrets.decrypt_words(tensor.body, tensor.mask, scale, out, len(tensor.moduli), self._threads)
+
+    def _column_secrets(self, columns: int, ring: Ring) -> ColumnSecrets:
+        """The secrets of that many columns under a ring's primes."""
+        own = (columns, self._ring.moduli)
+        if own not in self._secrets:
+            self._secrets[own] = ColumnSecrets(self._ring, columns)
+        key = (columns, ring.moduli)
+        if key not in self._secrets:
+            self._secrets[key] = self._secrets[own].under(ring)
+        return self._secrets[key]
 
 
 class SealKey:

@@ -7,15 +7,15 @@ the body; each is cut by element, so that neither side needs a second copy of a 
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from typing import Any, Iterable, Iterator
 
 import numpy as np
 
-from he_backend.ckks.params import Params
+from he_backend.ckks import bits as native_bits
+from he_backend.ckks import ring
 from he_backend.ckks.seal_format import SEED_BYTES as SEAL_SEED_BYTES
-from he_backend.ckks.tensor import CipherTensor
+from he_backend.ckks.tensor import CipherTensor, PackedTensor
 from he_backend.errors import ProtocolError
 
 MAX_ELEMENTS = 1 << 24
@@ -58,7 +58,7 @@ class TensorHeader:
         return self.seed_bytes + mask + self.count * self.element_bytes(self.width, self.columns)
 
 
-def header_of(tensor: CipherTensor) -> TensorHeader:
+def header_of(tensor: CipherTensor | PackedTensor) -> TensorHeader:
     """The header that describes a tensor."""
     mask = "seed" if tensor.seed else "none" if tensor.mask is None else "array"
     return TensorHeader(tensor.engine, tensor.ring_degree, tensor.moduli, tensor.ntt, tensor.columns, tensor.count, tensor.width, mask)
@@ -90,17 +90,13 @@ def read_header(data: bytes) -> TensorHeader:
     return header
 
 
-def check_header(header: TensorHeader, engine: str, params: Params, level: int, count: int, most_columns: int) -> None:
-    """Raises ProtocolError unless a peer's tensor is one of these parameters', level and size."""
-    if engine == "clear":
-        moduli: tuple[int, ...] = (math.prod(params.moduli[:level]),)
-    else:
-        moduli = params.moduli[:level]
+def check_header(header: TensorHeader, engine: str, ring_degree: int, moduli: tuple[int, ...], count: int, most_columns: int) -> None:
+    """Raises ProtocolError unless a peer's tensor is of this engine, ring, moduli and size."""
     wrong = [
         f"{name} {came!r} (expected {due!r})"
         for name, came, due in (
             ("engine", header.engine, engine),
-            ("ring degree", header.ring_degree, params.ring_degree),
+            ("ring degree", header.ring_degree, ring_degree),
             ("moduli", header.moduli, moduli),
             ("elements", header.count, count),
         )
@@ -114,27 +110,42 @@ def check_header(header: TensorHeader, engine: str, params: Params, level: int, 
         )
 
 
-def to_pieces(tensor: CipherTensor) -> Iterator[bytes]:
+def to_pieces(tensor: CipherTensor | PackedTensor) -> Iterator[bytes | memoryview]:
     """The payload in pieces of about a mebibyte."""
     if tensor.seed:
         yield tensor.seed
-    elif tensor.mask is not None:
+    if isinstance(tensor, PackedTensor):
+        for words in (tensor.mask, tensor.body):
+            if words is not None:
+                yield words.data.cast("B")
+        return
+    if tensor.mask is not None:
         for start, stop in _tiles(header_of(tensor).element_bytes(tensor.ring_degree, 1), tensor.count):
-            yield b"".join(_pack_elements(tensor.mask[None, start:stop], tensor.moduli))
+            yield _pack_elements(tensor.mask[None, start:stop], tensor.moduli)
     for start, stop in _tiles(header_of(tensor).element_bytes(tensor.width, tensor.columns), tensor.count):
-        yield b"".join(_pack_elements(tensor.body[:, start:stop], tensor.moduli))
+        yield _pack_elements(tensor.body[:, start:stop], tensor.moduli)
 
 
 def from_pieces(header: TensorHeader, pieces: Iterable[bytes | memoryview]) -> CipherTensor:
     """The tensor that a header and its payload describe; raises ProtocolError for missing, excess or unreduced residues."""
     reader = _Reader(pieces)
     seed = reader.take(header.seed_bytes)
-    mask: np.ndarray | None = None
-    if header.mask == "array":
-        mask = _read_elements(reader, header, header.ring_degree, 1)[0]
+    mask = _read_elements(reader, header, header.ring_degree, 1)[0] if header.mask == "array" else None
     body = _read_elements(reader, header, header.width, header.columns)
     reader.finish()
     return CipherTensor(header.engine, header.ring_degree, header.moduli, header.ntt, body, mask, seed)
+
+
+def packed_from_pieces(header: TensorHeader, pieces: Iterable[bytes | memoryview]) -> PackedTensor:
+    """The tensor as packed words; raises ProtocolError for missing or excess bytes. Unreduced residues count modulo their prime."""
+    reader = _Reader(pieces)
+    seed = reader.take(header.seed_bytes)
+    mask = reader.words(header.count * header.element_bytes(header.ring_degree, 1)) if header.mask == "array" else None
+    body = reader.words(header.count * header.element_bytes(header.width, header.columns))
+    reader.finish()
+    return PackedTensor(
+        header.engine, header.ring_degree, header.moduli, header.ntt, header.columns, header.count, header.width, body, mask, seed
+    )
 
 
 def packed_bytes(values: int, bits: int) -> int:
@@ -144,6 +155,8 @@ def packed_bytes(values: int, bits: int) -> int:
 
 def pack(values: np.ndarray, bits: int) -> np.ndarray:
     """uint64 [rows, n] of values below 2^bits -> uint64 words [rows, words]: a little-endian bit stream per row."""
+    if bits <= native_bits.MAX_BITS and ring.available():
+        return native_bits.pack(values, bits)
     rows, n = values.shape
     groups = -(-n // 64)
     padded = values if n == groups * 64 else np.pad(values, ((0, 0), (0, groups * 64 - n)))
@@ -159,6 +172,8 @@ def pack(values: np.ndarray, bits: int) -> np.ndarray:
 
 def unpack(words: np.ndarray, bits: int, n: int) -> np.ndarray:
     """The inverse of pack: uint64 words [rows, words] -> uint64 [rows, n]."""
+    if bits <= native_bits.MAX_BITS and ring.available():
+        return native_bits.unpack(words, bits, n)
     rows = words.shape[0]
     groups = -(-n // 64)
     short = groups * bits - words.shape[1]
@@ -180,12 +195,11 @@ def _tiles(element_bytes: int, count: int) -> Iterator[tuple[int, int]]:
         yield start, min(count, start + step)
 
 
-def _pack_elements(part: np.ndarray, moduli: tuple[int, ...]) -> list[bytes]:
+def _pack_elements(part: np.ndarray, moduli: tuple[int, ...]) -> bytes:
     """part uint64 [columns, elements, limbs, width]: element by element, in it limb by limb, in it column by column."""
-    _columns, elements, limbs, width = part.shape
+    _, elements, limbs, width = part.shape
     rows = [pack(part[:, :, limb].transpose(1, 0, 2).reshape(-1, width), moduli[limb].bit_length()) for limb in range(limbs)]
-    rows = [row.reshape(elements, -1) for row in rows]
-    return [np.concatenate(rows, axis=1).tobytes()]
+    return rows[0].tobytes() if limbs == 1 else np.concatenate([row.reshape(elements, -1) for row in rows], axis=1).tobytes()
 
 
 def _read_elements(reader: _Reader, header: TensorHeader, width: int, columns: int) -> np.ndarray:
@@ -212,20 +226,32 @@ class _Reader:
 
     def __init__(self, pieces: Iterable[bytes | memoryview]) -> None:
         self._pieces = iter(pieces)
-        self._rest = b""
+        self._rest = memoryview(b"")
 
     def take(self, size: int) -> bytes:
-        parts, have = [self._rest], len(self._rest)
-        while have < size:
-            piece = next(self._pieces, None)
-            if piece is None:
-                raise ProtocolError(f"a ciphertext tensor ends {size - have} bytes too early: the message was cut off")
-            parts.append(bytes(piece))
-            have += len(piece)
-        data = b"".join(parts)
-        self._rest = data[size:]
-        return data[:size]
+        data = bytearray(size)
+        self._fill(memoryview(data))
+        return bytes(data)
+
+    def words(self, size: int) -> np.ndarray:
+        words = np.empty(size // 8, dtype="<u8")
+        if size:
+            self._fill(words.data.cast("B"))
+        return words
+
+    def _fill(self, target: memoryview) -> None:
+        done = 0
+        while done < len(target):
+            if not len(self._rest):
+                piece = next(self._pieces, None)
+                if piece is None:
+                    raise ProtocolError(f"a ciphertext tensor ends {len(target) - done} bytes too early: the message was cut off")
+                self._rest = memoryview(piece).cast("B")
+            part = self._rest[: len(target) - done]
+            target[done : done + len(part)] = part
+            done += len(part)
+            self._rest = self._rest[len(part) :]
 
     def finish(self) -> None:
-        if self._rest or next(self._pieces, None):
+        if len(self._rest) or any(len(piece) for piece in self._pieces):
             raise ProtocolError("a ciphertext tensor has more bytes than its header says")

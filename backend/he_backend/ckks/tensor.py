@@ -55,3 +55,22 @@ class CipherTensor:
             f"CipherTensor({self.engine}, {self.columns} x {self.count} polynomials of {self.ring_degree}, level {self.level}, "
             f"{'NTT' if self.ntt else 'coefficient'} form{', fresh' if self.seed else ''})"
         )
+
+
+@dataclass(frozen=True)
+class PackedTensor:
+    """A CipherTensor as its wire form holds it: rows of residues as bit streams (serial.py), which the native core computes on directly."""
+
+    engine: str
+    ring_degree: int
+    moduli: tuple[int, ...]
+    ntt: bool
+    columns: int
+    count: int
+    width: int
+    body: np.ndarray  # uint64 words
+    mask: np.ndarray | None = None  # uint64 words
+    seed: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"PackedTensor({self.engine}, {self.columns} x {self.count} polynomials of {self.ring_degree}, level {len(self.moduli)})"

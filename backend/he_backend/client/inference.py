@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import resource
 import time
 from collections.abc import Iterable, Mapping
@@ -12,16 +13,25 @@ from typing import Any, Callable
 import numpy as np
 
 from he_backend.ckks import secret, serial
-from he_backend.ckks.engines import available, check_engine, default_engine, traits
-from he_backend.ckks.params import Params, load_params
-from he_backend.ckks.tensor import CipherTensor
+from he_backend.ckks.engines import (
+    Tensor,
+    answer_modulus,
+    available,
+    check_engine,
+    default_engine,
+    read_tensor,
+    tensor_moduli,
+    traits,
+    usable_cores,
+)
+from he_backend.ckks.params import load_params
 from he_backend.client.report import Report, Result, RoundReport
 from he_backend.client.rows import check_rows
 from he_backend.errors import Cancelled, CapacityError, EngineError, InputError, ProtocolError
 from he_backend.graph.steps import StepRunner
 from he_backend.inference.packing import pack_batch, unpack_batch
 from he_backend.inference.plan import DEFAULT_BITS, ClientPlan, RoundPlan, safe_scale
-from he_backend.inference.probe import probe_error, probe_map, probe_scale, probe_values
+from he_backend.inference.probe import ANSWER_BITS, probe_error, probe_map, probe_scale, probe_values
 from he_backend.inference.wire import plan_digest, plan_from_bytes
 from he_backend.protocol import messages
 from he_backend.protocol.grpc_transport import GrpcLink
@@ -49,6 +59,7 @@ class Task:
     session: ClientSession
     plan: ClientPlan
     steps: tuple[StepRunner, ...]
+    threads: int
     setup_seconds: float
 
 
@@ -78,7 +89,7 @@ class Client:
         self._engine = default_engine() if engine == "auto" else check_engine(engine)
         self._allow_insecure = allow_insecure
         self._params = None if preset == "auto" else load_params(preset, allow_insecure)
-        self._packing, self._bits, self._threads, self._retry = packing, bits, threads, retry
+        self._packing, self._bits, self._threads, self._retry = packing, bits, threads or usable_cores(), retry
         self._progress, self._cancelled = progress, cancelled
 
     def close(self) -> None:
@@ -98,7 +109,7 @@ class Client:
         plan = self._agree(session, model, rows)
         self._probe(session, plan)
         runners = tuple(StepRunner(step, threads=self._threads) for step in plan.steps)
-        return Task(session, plan, runners, time.perf_counter() - started)
+        return Task(session, plan, runners, self._threads, time.perf_counter() - started)
 
     def infer(self, model: str | Task, rows: Any) -> Result:
         """Encrypted predictions for rows (an array [rows, ...] or arrays by input name) of a model, by name or as a prepared Task.
@@ -133,8 +144,10 @@ class Client:
         request = messages.ProbeRequest(plan.engine, json.dumps(params.literal(), sort_keys=True), serial.header_of(tensor).to_bytes())
 
         def read(incoming: Incoming) -> float:
-            answer = _read_tensor(incoming, plan.engine, params, 1, probe_map().out_count, 1)
-            return probe_error(key.decrypt(answer, scale, values.shape[1]))
+            sent = tensor_moduli(plan.engine, params.moduli[:1])
+            moduli = (answer_modulus(params.ring_degree, ANSWER_BITS),) if kind.switches else sent
+            answer = _read_tensor(incoming, plan.engine, params.ring_degree, moduli, probe_map().out_count, 1)
+            return probe_error(key.decrypt(answer, scale * math.prod(moduli) / math.prod(sent), values.shape[1]))
 
         error = session.probe(request, lambda: serial.to_pieces(tensor), read)
         # Noise of 12 weights at this scale stays far below; a wrong key, modulus or byte order gives errors around modulus / scale.
@@ -154,14 +167,14 @@ class _Inference:
     ) -> None:
         self._task, self._plan, self._link = task, task.plan, link
         self._progress, self._cancelled = progress, cancelled
-        self._key = secret.generate(self._plan.engine, self._plan.params)
+        self._key = secret.generate(self._plan.engine, self._plan.params, task.threads)
         self._seconds = [dict.fromkeys(_PARTS, 0.0) for _ in range(len(self._plan.rounds) + 1)]
         self._sent, self._received = [0] * len(self._plan.rounds), [0] * len(self._plan.rounds)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Result:
         started = time.perf_counter()
         rows = len(next(iter(inputs.values())))
-        step = self._plan.traits.column_rows
+        step = self._plan.chunk_rows
         starts = range(0, rows, step)
         parts: list[dict[str, np.ndarray]] = []
         for chunk, start in enumerate(starts):
@@ -200,14 +213,15 @@ class _Inference:
         seconds["encrypt"] += time.perf_counter() - started
         before, sent = self._link.traffic, time.perf_counter()
 
-        def read(incoming: Incoming) -> tuple[float, CipherTensor]:
-            answer = _read_tensor(incoming, plan.engine, plan.params, this.level, plan.out_count(this.index), tensor.columns)
+        def read(incoming: Incoming) -> tuple[float, Tensor]:
+            moduli, count = plan.answer_moduli(this.index), plan.out_count(this.index)
+            answer = _read_tensor(incoming, plan.engine, plan.params.ring_degree, moduli, count, tensor.columns)
             return incoming.head.seconds_server, answer
 
         header = serial.header_of(tensor).to_bytes()
         server, answer = self._task.session.round(this.index, chunk, header, lambda: serial.to_pieces(tensor), read)
         received, after = time.perf_counter(), self._link.traffic
-        packed = self._key.decrypt(answer, scale, rows)
+        packed = self._key.decrypt(answer, scale * plan.answer_scale(this.index), rows)
         out = unpack_batch(packed, [plan.shapes[name] for name in this.outputs], this.scales)
         seconds["server"] += server
         seconds["wire"] += max(0.0, received - sent - server)
@@ -220,7 +234,7 @@ class _Inference:
         largest = tuple(float(np.abs(value).max(initial=0.0)) for value in inputs)
         if not np.isfinite(largest).all():
             raise InputError(f"round {this.index}: a client step gave NaN or infinity for these rows; the model cannot take them")
-        scale = safe_scale(this, self._plan.modulus(this.index), self._plan.traits, largest)
+        scale = safe_scale(this, self._plan.modulus(this.index), self._plan.traits, self._plan.params.ring_degree, largest)
         if scale <= 0.0:
             raise CapacityError(f"round {this.index}: these rows are too large for the modulus; scale them down or take a larger preset")
         return scale
@@ -274,13 +288,13 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _read_tensor(incoming: Incoming, engine: str, params: Params, level: int, count: int, columns: int) -> CipherTensor:
+def _read_tensor(incoming: Incoming, engine: str, ring_degree: int, moduli: tuple[int, ...], count: int, columns: int) -> Tensor:
     """The ciphertexts of an answer, checked against what was asked for."""
     header = serial.read_header(incoming.head.header)
-    serial.check_header(header, engine, params, level, count, columns)
+    serial.check_header(header, engine, ring_degree, moduli, count, columns)
     if header.columns != columns:
         raise ProtocolError(f"the answer has {header.columns} columns where {columns} were sent")
-    return serial.from_pieces(header, incoming.blocks)
+    return read_tensor(header, incoming.blocks)
 
 
 def _count(rows: Any) -> int:

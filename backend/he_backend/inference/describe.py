@@ -102,18 +102,22 @@ def size_text(size: float) -> str:
 
 
 def _chunks(plan: ClientPlan, rows: int) -> int:
-    return max(1, math.ceil(rows / plan.traits.column_rows))
+    return max(1, math.ceil(rows / plan.chunk_rows))
 
 
 def _round_cost(plan: ClientPlan, index: int, rows: int) -> RoundCost:
     this, degree = plan.rounds[index], plan.params.ring_degree
-    clear = plan.engine == "clear"
-    moduli = (plan.modulus(index),) if clear else plan.params.moduli[: this.level]
 
-    def payload(count: int, mask: str) -> int:
-        return TensorHeader(plan.engine, degree, moduli, not clear, 1, count, degree, "none" if clear else mask).payload_bytes
+    def payload(moduli: tuple[int, ...], count: int, mask: str) -> int:
+        kind = "none" if plan.engine == "clear" else mask
+        total = 0
+        for start in range(0, rows, plan.chunk_rows):
+            part = min(plan.chunk_rows, rows - start)
+            columns = math.ceil(part / plan.traits.column_rows)
+            width = degree if plan.engine == "seal" or columns > 1 else part
+            total += TensorHeader(plan.engine, degree, moduli, False, columns, count, width, kind).payload_bytes
+        return total
 
-    chunks = _chunks(plan, rows)
     return RoundCost(
         index,
         this.inputs,
@@ -125,8 +129,8 @@ def _round_cost(plan: ClientPlan, index: int, rows: int) -> RoundCost:
         this.weight_bits,
         this.expected_bits,
         this.multiplications * rows,
-        chunks * payload(plan.in_count(index), "seed"),
-        chunks * payload(plan.out_count(index), "array"),
+        payload(plan.sent_moduli(index), plan.in_count(index), "seed"),
+        payload(plan.answer_moduli(index), plan.out_count(index), "array"),
     )
 
 

@@ -10,21 +10,32 @@ from he_backend.errors import InputError
 
 
 def pack_batch(values: Sequence[np.ndarray], constant: float) -> np.ndarray:
-    """float64 [elements, rows] of tensors [rows, ...], one after the other; then the constant's row, unless it is 0."""
+    """[elements, rows] of tensors [rows, ...], one after the other; then the constant's row, unless it is 0.
+
+    float32 where all tensors are, else float64. The array lies row by row in memory: it is the transpose of [rows, elements].
+    """
     rows = len(values[0])
-    flat = [np.asarray(value, dtype=np.float64).reshape(rows, -1).T for value in values]
-    if constant:
-        flat.append(np.full((1, rows), constant))
-    return np.ascontiguousarray(np.concatenate(flat))
+    flat = [np.asarray(value).reshape(rows, -1) for value in values]
+    kind = np.float32 if all(part.dtype == np.float32 for part in flat) else np.float64
+    if len(flat) == 1 and not constant:
+        return np.ascontiguousarray(flat[0], dtype=kind).T
+    sizes = [part.shape[1] for part in flat]
+    packed = np.empty((rows, sum(sizes) + (1 if constant else 0)), dtype=kind)
+    start = 0
+    for part, size in zip(flat, sizes):
+        packed[:, start : start + size] = part
+        start += size
+    packed[:, start:] = constant
+    return packed.T
 
 
 def unpack_batch(packed: np.ndarray, shapes: Sequence[tuple[int, ...]], scales: Sequence[float]) -> list[np.ndarray]:
-    """The tensors [rows, *shape] in packed [elements, rows], each divided by its scale."""
+    """The tensors float32 [rows, *shape] in packed [elements, rows], each divided by its scale."""
     out, start = [], 0
     for shape, scale in zip(shapes, scales):
         size = int(np.prod(shape, dtype=np.int64))
-        part = packed[start : start + size].T / scale
-        out.append(np.ascontiguousarray(part).reshape((-1, *tuple(shape))))
+        part = np.multiply(packed[start : start + size].T, 1.0 / scale, dtype=np.float64).astype(np.float32)
+        out.append(part.reshape((-1, *shape)))
         start += size
     if start != len(packed):
         raise InputError(f"{len(packed)} elements came back where the plan has {start}")

@@ -10,22 +10,42 @@ import math
 from dataclasses import dataclass
 from typing import Any, Mapping, Sequence
 
-from he_backend.ckks.engines import Traits, traits
+from he_backend.ckks.engines import Traits, answer_modulus, tensor_moduli, traits
+from he_backend.ckks.exact_linear import MAX_ANSWER_BITS
 from he_backend.ckks.linear import LinearMap
 from he_backend.ckks.params import Params, check_params
 from he_backend.errors import CapacityError, ParameterError
 from he_backend.graph.affine import AffineMap, lower
 from he_backend.graph.model import ValueSpec
 from he_backend.graph.program import Program, Segment, Step
-from he_backend.inference.quantise import Statistics, best_width, quantise, statistics
+from he_backend.inference.quantise import Noise, Statistics, best_width, quantise, relative_error, statistics
 
 PACKINGS = ("batch",)
 MIN_BITS, MAX_BITS, DEFAULT_BITS = 4, 24, 12
-# The promise leaves 3 bits for the largest of many errors over the typical one, and for what client steps make of errors.
-_MARGIN_BITS = 3.0
-# With several rounds of about equal errors a round needs a bit more than the whole.
-_ROUND_MARGIN_BITS = 1.0
+# The promise leaves 2 bits for the largest of many errors over the typical one, and more where a client step divides by what it got: a
+# normalisation of rows that vary little makes their errors larger.
+_MARGIN_BITS, _DIVISION_MARGIN_BITS = 2.0, 5.0
+_DIVIDING = frozenset(
+    {
+        "LayerNormalization",
+        "InstanceNormalization",
+        "GroupNormalization",
+        "MeanVarianceNormalization",
+        "LpNormalization",
+        "LRN",
+        "Div",
+        "Reciprocal",
+        "Log",
+        "Sqrt",
+        "Pow",
+    }
+)
 _MAX_MODULUS_BITS = 62
+_MOST_BITS = 52.0
+_SPARE_BITS = 0.1  # that a smaller answer may cost
+# Primes that are 1 modulo 2N exist from a few bits above the size of 2N on.
+_SPARE_ANSWER_BITS = 6
+_VALUES_AT_ONCE = 1 << 24  # encrypted and decrypted values of a round that one chunk holds
 # What 'auto' picks from: ring degree and bits of its one prime, cheapest first.
 AUTO_LADDER = tuple((2048, size) for size in range(28, 55, 2)) + tuple((4096, size) for size in (56, 58, 60))
 
@@ -57,6 +77,7 @@ class RoundPlan:
     constant: float  # what the constant element holds; 0 when there is none
     norms: tuple[tuple[int, ...], ...]  # per output value and input value (then the constant): largest L1 norm of a row
     weight_bits: int
+    answer_bits: int  # size of the modulus that the answer is switched to; 0 when it stays modulo the round's primes
     expected_bits: float
     multiplications: int  # scalar multiplications per row
 
@@ -94,6 +115,27 @@ class ClientPlan:
         """The product of the primes that round `index` uses."""
         return math.prod(self.params.moduli[: self.rounds[index].level])
 
+    def sent_moduli(self, index: int) -> tuple[int, ...]:
+        """The moduli of the tensor that round `index` sends."""
+        return tensor_moduli(self.engine, self.params.moduli[: self.rounds[index].level])
+
+    def answer_moduli(self, index: int) -> tuple[int, ...]:
+        """The moduli of the tensor that round `index` gets back."""
+        bits = self.rounds[index].answer_bits
+        return (answer_modulus(self.params.ring_degree, bits),) if bits else self.sent_moduli(index)
+
+    def answer_scale(self, index: int) -> float:
+        """What switching the answer's modulus does to its scale: 1 without it."""
+        return math.prod(self.answer_moduli(index)) / self.modulus(index)
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows that go through the rounds together: whole columns, as many as keep the values of the largest round bounded."""
+        kind = self.traits
+        largest = max((self.in_count(i) + self.out_count(i) for i in range(len(self.rounds))), default=1)
+        columns = _VALUES_AT_ONCE // (largest * kind.column_rows)
+        return kind.column_rows * max(1, min(kind.most_columns, columns))
+
     @property
     def traits(self) -> Traits:
         """Capacity and noise of the engine under these parameters."""
@@ -119,14 +161,16 @@ def make_plan(program: Program, model_id: str, model_name: str, spec: PlanSpec) 
         raise ParameterError(f"bits: {spec.bits!r}; allowed: {MIN_BITS} to {MAX_BITS} bits of precision")
     affines = [lower(segment, program.shapes) for segment in program.segments]
     stats = [statistics(affine) for affine in affines]
-    params = _auto_params(stats, spec) if spec.preset == "auto" else check_params(spec.preset, spec.preset_name, spec.allow_insecure)
+    margin = _DIVISION_MARGIN_BITS if any(_DIVIDING & set(step.ops) for step in program.steps[1:]) else 0.0
+    due = spec.bits + margin + 0.5 * math.log2(max(1, len(affines)))  # errors of rounds add up like independent ones
+    params = _auto_params(stats, spec, due) if spec.preset == "auto" else check_params(spec.preset, spec.preset_name, spec.allow_insecure)
     rounds: list[RoundPlan] = []
     maps: list[LinearMap] = []
     shapes: dict[str, tuple[int, ...]] = {}
     squares = 0.0
     for segment, affine, stat in zip(program.segments, affines, stats):
         shapes.update({name: tuple(program.shapes[name]) for name in segment.inputs + segment.outputs})
-        this, linear, error = _plan_round(segment, affine, stat, params, spec)
+        this, linear, error = _plan_round(segment, affine, stat, params, spec, due)
         rounds.append(this)
         maps.append(linear)
         squares += error**2
@@ -140,30 +184,30 @@ def make_plan(program: Program, model_id: str, model_name: str, spec: PlanSpec) 
         shapes,
         tuple(rounds),
         program.steps,
-        _promise(squares),
+        _promise(squares) - margin,
         program.public_constants,
     )
     return ServerPlan(client, tuple(maps))
 
 
-def _auto_params(stats: Sequence[Sequence[Statistics]], spec: PlanSpec) -> Params:
+def _auto_params(stats: Sequence[Sequence[Statistics]], spec: PlanSpec, due: float) -> Params:
     """The smallest ring and prime of the ladder whose promise reaches the bits wanted; the most precise of them if none does."""
     best, most = None, -math.inf
     for degree, size in AUTO_LADDER:
         literal = {"poly_modulus_degree": degree, "coeff_modulus": [size], "security_level": 128, "complex_packing": True}
         params = check_params(literal, f"auto_N{degree.bit_length() - 1}_{size}")
-        factor = traits(spec.engine, params).noise_factor
-        promise = _promise(sum(best_width(stat, params.moduli[0], factor)[1] ** 2 for stat in stats))
+        noise = _noise(traits(spec.engine, params), params, size)
+        promise = min((_promise(best_width(stat, params.moduli[0], noise)[1] ** 2) for stat in stats), default=_MOST_BITS)
         if promise > most:
             best, most = params, promise
-        if promise >= spec.bits:
+        if promise >= due + _SPARE_BITS:
             break
     assert best is not None
     return best
 
 
 def _plan_round(
-    segment: Segment, affine: AffineMap, stats: Sequence[Statistics], params: Params, spec: PlanSpec
+    segment: Segment, affine: AffineMap, stats: Sequence[Statistics], params: Params, spec: PlanSpec, due: float
 ) -> tuple[RoundPlan, LinearMap, float]:
     """The fewest primes that reach the precision wanted, or as many as help."""
     kind = traits(spec.engine, params)
@@ -172,14 +216,15 @@ def _plan_round(
         modulus = math.prod(params.moduli[:level])
         if modulus.bit_length() > _MAX_MODULUS_BITS:
             break
-        width, error = best_width(stats, modulus, kind.noise_factor)
+        width, error = best_width(stats, modulus, _noise(kind, params, modulus.bit_length()))
         if error < choice[2]:
             choice = (level, width, error)
-        if _promise(error**2) >= spec.bits + _ROUND_MARGIN_BITS:
+        if _promise(error**2) >= due + _SPARE_BITS:
             break
     level, width, _ = choice
     modulus = math.prod(params.moduli[:level])
-    map_ = quantise(affine, width, modulus, kind.noise_factor)
+    answer_bits, error = _answer_bits(stats, width, modulus, kind, params, due)
+    map_ = quantise(affine, width)
     this = RoundPlan(
         segment.index,
         segment.inputs,
@@ -190,29 +235,57 @@ def _plan_round(
         map_.constant,
         tuple(tuple(int(n) for n in row) for row in map_.norms),
         map_.weight_bits,
-        _promise(map_.relative_error**2),
+        answer_bits,
+        _promise(error**2),
         map_.linear.multiplications,
     )
-    if safe_scale(this, modulus, kind, tuple(1.0 for _ in segment.inputs)) < 1.0:
+    if safe_scale(this, modulus, kind, params.ring_degree, tuple(1.0 for _ in segment.inputs)) < 1.0:
         raise CapacityError(
             f"round {segment.index} ({segment.name}): sums of its weights leave no room for values under preset {params.name} "
             f"({modulus.bit_length()} bits); take a preset with a larger modulus"
         )
-    return this, map_.linear, map_.relative_error
+    return this, map_.linear, error
 
 
-def safe_scale(this: RoundPlan, modulus: int, kind: Traits, largest: tuple[float, ...]) -> float:
+def _noise(kind: Traits, params: Params, modulus_bits: int) -> Noise:
+    """The noise of rounds whose answers are switched to as many bits as can be."""
+    if not kind.switches:
+        return Noise(kind.noise_factor)
+    return Noise(kind.noise_factor, params.ring_degree, answer_modulus(params.ring_degree, min(MAX_ANSWER_BITS, modulus_bits)))
+
+
+def _answer_bits(stats: Sequence[Statistics], width: int, modulus: int, kind: Traits, params: Params, due: float) -> tuple[int, float]:
+    """The smallest answer that keeps the precision wanted, or costs a tenth of a bit of what there is; and the error it leads to."""
+
+    def error(noise: Noise) -> float:
+        return max((relative_error(stat, width, modulus, noise) for stat in stats), default=0.0)
+
+    largest = _noise(kind, params, modulus.bit_length())
+    if not kind.switches:
+        return 0, error(largest)
+    top = min(MAX_ANSWER_BITS, modulus.bit_length())
+    due = min(due, _promise(error(largest) ** 2) - _SPARE_BITS)
+    for size in range(params.ring_degree.bit_length() + _SPARE_ANSWER_BITS, top):
+        found = error(Noise(kind.noise_factor, params.ring_degree, answer_modulus(params.ring_degree, size)))
+        if _promise(found**2) >= due:
+            return size, found
+    return top, error(largest)
+
+
+def safe_scale(this: RoundPlan, modulus: int, kind: Traits, ring_degree: int, largest: tuple[float, ...]) -> float:
     """The largest scale under which round `this` cannot wrap around, for inputs of at most largest[i] in magnitude.
 
-    A row of integer weights w turns scaled inputs m_i with errors e_i into sum(w_i (m_i + e_i)); with |m_i| <= growth * scale * max|x| that
-    is below modulus / 2 when scale * growth * sum(norm_i * max|x_i|) + norm * max|e| < modulus / 2.
+    A row of integer weights w turns scaled inputs m_i with errors e_i into sum(w_i (m_i + e_i)); with |m_i| <= growth * scale * max|x_i|
+    that is below modulus / 2 when scale * growth * sum(norm_i * max|x_i|) + norm * max|e| < modulus / 2. Switching the answer to p adds
+    at most half for the body and half for each coefficient of the mask, times modulus / p.
     """
+    switching = (1.0 + ring_degree) / 2.0 * 1.01 * modulus / 2.0 ** (this.answer_bits - 1) if this.answer_bits else 0.0
     bound = math.inf
     for row in this.norms:
         reach = sum(norm * size for norm, size in zip(row, largest))
         if this.constant:
             reach += row[-1] * this.constant
-        room = modulus / 2.0 * (1.0 - 2.0**-40) - 1.0 - sum(row) * kind.most_error
+        room = modulus / 2.0 * (1.0 - 2.0**-40) - 1.0 - sum(row) * kind.most_error - switching
         if reach > 0.0:
             bound = min(bound, room / (reach * kind.growth))
     # Encoding rounds in float64: scaled inputs stay below 2^52 even where weights are tiny.
@@ -222,4 +295,4 @@ def safe_scale(this: RoundPlan, modulus: int, kind: Traits, largest: tuple[float
 
 def _promise(squared_error: float) -> float:
     """Bits of precision promised for a squared relative error; at most 52, as float64 has."""
-    return round(min(52.0, -0.5 * math.log2(squared_error)) - _MARGIN_BITS, 2) if squared_error > 0 else 52.0
+    return round(min(_MOST_BITS, -0.5 * math.log2(squared_error)) - _MARGIN_BITS, 2) if squared_error > 0 else _MOST_BITS

@@ -9,6 +9,7 @@ from he_backend.ckks.linear import LinearBlock, LinearMap
 
 _WEIGHTS = np.array([[3, -5], [-2, 7], [11, 1]], dtype=np.int32)
 _VALUES = np.array([[0.5, -0.25, 1.0, 0.0], [1.0, 0.75, -1.0, 0.125], [-0.5, 0.5, 0.25, -1.0]])
+ANSWER_BITS = 26
 NORM = int(np.abs(_WEIGHTS).sum(axis=0).max())
 
 
@@ -25,7 +26,7 @@ def probe_values() -> np.ndarray:
 
 def probe_scale(modulus: int, kind: Traits) -> float:
     """The largest scale under which the known computation cannot wrap around."""
-    return (modulus / 2.0 - 1.0 - NORM * kind.most_error) / (NORM * kind.growth) / 2.0
+    return (modulus / 2.0 - 1.0 - NORM * kind.most_error) / (NORM * kind.growth) / 4.0
 
 
 def probe_error(answer: np.ndarray) -> float:

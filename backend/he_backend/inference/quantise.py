@@ -49,7 +49,6 @@ class QuantisedMap:
     constant: float
     norms: np.ndarray
     weight_bits: int
-    relative_error: float  # expected root mean square error over root mean square output, of the worst output tensor
 
 
 def statistics(affine: AffineMap) -> list[Statistics]:
@@ -85,29 +84,41 @@ def statistics(affine: AffineMap) -> list[Statistics]:
     return out
 
 
-def relative_error(stat: Statistics, weight_bits: int, modulus: int, noise_factor: float) -> float:
-    """Expected error of an output tensor relative to its size: weights rounded to weight_bits, scale as large as modulus allows.
+@dataclass(frozen=True)
+class Noise:
+    """What encryption adds: the variance of a decoded error over that in a coefficient, and the answer's modulus and ring."""
 
-    noise_factor multiplies the variance of errors: 1 for values in coefficients, N for values in slots.
-    """
+    factor: float  # 1 for values in coefficients, N for values in slots
+    ring_degree: int = 0
+    answer_modulus: int = 0  # that answers are switched to; 0 when they are not
+
+
+def relative_error(stat: Statistics, weight_bits: int, modulus: int, noise: Noise) -> float:
+    """Expected error of an output tensor relative to its size: weights rounded to weight_bits, scale as large as modulus allows."""
     if stat.mean_squares == 0.0:
         return 0.0
     scale = (2 ** (weight_bits - 1) - 1) / stat.largest_weight
-    delta = modulus / (2.0 * scale * (stat.largest_l1 + stat.largest_bias))
+    reach = stat.largest_l1 + stat.largest_bias
+    delta = modulus / (2.0 * scale * reach)
     rounding = stat.mean_terms * _TYPICAL_RMS**2 / (12.0 * scale**2)
-    noise = stat.mean_squares * noise_factor * (_ERROR_VARIANCE + _ROUNDING_VARIANCE) / delta**2
-    return math.sqrt((rounding + noise) / (stat.mean_squares * _TYPICAL_RMS**2))
+    encryption = stat.mean_squares * noise.factor * (_ERROR_VARIANCE + _ROUNDING_VARIANCE) / delta**2
+    switching = 0.0
+    if noise.answer_modulus:
+        # Rounding body and mask: the latter is multiplied by a ternary secret, of which two thirds are not zero.
+        variance = _ROUNDING_VARIANCE * (1.0 + 2.0 / 3.0 * noise.ring_degree)
+        switching = variance * (2.0 * reach / noise.answer_modulus) ** 2
+    return math.sqrt((rounding + encryption + switching) / (stat.mean_squares * _TYPICAL_RMS**2))
 
 
-def best_width(stats: Sequence[Statistics], modulus: int, noise_factor: float) -> tuple[int, float]:
+def best_width(stats: Sequence[Statistics], modulus: int, noise: Noise) -> tuple[int, float]:
     """The weight width in bits with the smallest expected relative error over all output tensors, and that error."""
     widths = range(MIN_WEIGHT_BITS, MAX_WEIGHT_BITS + 1)
-    errors = [max((relative_error(stat, bits, modulus, noise_factor) for stat in stats), default=0.0) for bits in widths]
+    errors = [max((relative_error(stat, bits, modulus, noise) for stat in stats), default=0.0) for bits in widths]
     best = int(np.argmin(errors))
     return widths[best], errors[best]
 
 
-def quantise(affine: AffineMap, weight_bits: int, modulus: int, noise_factor: float) -> QuantisedMap:
+def quantise(affine: AffineMap, weight_bits: int) -> QuantisedMap:
     """The integer map of an affine map, with weights of weight_bits bits, sign included."""
     stats = statistics(affine)
     top = 2 ** (weight_bits - 1) - 1
@@ -131,8 +142,7 @@ def quantise(affine: AffineMap, weight_bits: int, modulus: int, noise_factor: fl
     ends = tuple(int(n) for n in np.cumsum(affine.in_sizes)) + ((in_count,) if constant else ())
     rows = linear.norms(ends)
     norms = np.array([rows[start:stop].max(axis=0, initial=0) for start, stop in _spans(affine.out_sizes)], dtype=np.int64)
-    error = max((relative_error(stat, weight_bits, modulus, noise_factor) for stat in stats), default=0.0)
-    return QuantisedMap(linear, tuple(affine.in_sizes), tuple(affine.out_sizes), tuple(scales), constant, norms, weight_bits, error)
+    return QuantisedMap(linear, tuple(affine.in_sizes), tuple(affine.out_sizes), tuple(scales), constant, norms, weight_bits)
 
 
 def _constant(stats: list[Statistics]) -> float:

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from he_backend.ckks.engines import ENGINES
+from he_backend.ckks.exact_linear import MAX_ANSWER_BITS
 from he_backend.ckks.params import check_params
 from he_backend.errors import HeError, ProtocolError
 from he_backend.graph.model import ValueSpec
@@ -104,6 +105,7 @@ def _read_round(raw: dict[str, Any], index: int, shapes: dict[str, tuple[int, ..
     scales = tuple(_finite(scale) for scale in raw["scales"])
     _require(len(scales) == len(outputs) and all(scale > 0 for scale in scales))
     _require(type(raw["weight_bits"]) is int and type(raw["multiplications"]) is int)
+    _require(type(raw["answer_bits"]) is int and (raw["answer_bits"] == 0 or 14 <= raw["answer_bits"] <= MAX_ANSWER_BITS))
     return RoundPlan(
         index,
         inputs,
@@ -114,6 +116,7 @@ def _read_round(raw: dict[str, Any], index: int, shapes: dict[str, tuple[int, ..
         constant,
         norms,
         raw["weight_bits"],
+        raw["answer_bits"],
         _finite(raw["expected_bits"]),
         raw["multiplications"],
     )

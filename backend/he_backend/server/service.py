@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from he_backend.ckks import serial
-from he_backend.ckks.engines import Evaluator, available, check_engine, evaluator, traits
+from he_backend.ckks.engines import ReadyMap, available, check_engine, read_tensor, ready_map, tensor_moduli, traits, usable_cores
 from he_backend.ckks.params import PRESETS, check_params
 from he_backend.errors import EngineError, ProtocolError
 from he_backend.inference.plan import PlanSpec, ServerPlan, make_plan
-from he_backend.inference.probe import probe_map
+from he_backend.inference.probe import ANSWER_BITS, probe_map
 from he_backend.inference.wire import plan_digest, plan_to_bytes
 from he_backend.protocol import messages
 from he_backend.protocol.session import MAX_CALL_BYTES, Answer, Incoming, answering
@@ -34,7 +34,7 @@ class _Ready:
     digest: str
     client_bytes: bytes
     plan: ServerPlan
-    evaluator: Evaluator
+    maps: tuple[ReadyMap, ...]
 
 
 class CipherService:
@@ -52,10 +52,12 @@ class CipherService:
         allow_clear: bool = False,
         max_call_bytes: int = MAX_CALL_BYTES,
         keep_plans: int = 8,
+        threads: int = 0,
     ) -> None:
         self._models = models
         self._allow_insecure, self._allow_clear = allow_insecure, allow_clear
         self._max_call_bytes, self._keep = max_call_bytes, keep_plans
+        self._threads = threads or usable_cores()
         self._plans: OrderedDict[str, _Ready] = OrderedDict()
         self._lock = threading.Lock()
         self._handle = answering(self._answer, limit_bytes=max_call_bytes)
@@ -80,8 +82,9 @@ class CipherService:
         engine = self._engine(incoming.head.engine)
         params = check_params(_literal(incoming.head.preset_json), "of the environment test", self._allow_insecure)
         header = serial.read_header(incoming.head.header)
-        serial.check_header(header, engine, params, 1, probe_map().in_count, 1)
-        answer = evaluator(engine, params).affine(serial.from_pieces(header, incoming.blocks), probe_map())
+        moduli = tensor_moduli(engine, params.moduli[:1])
+        serial.check_header(header, engine, params.ring_degree, moduli, probe_map().in_count, 1)
+        answer = ready_map(engine, params, probe_map(), 1, ANSWER_BITS)(read_tensor(header, incoming.blocks))
         return messages.ProbeReply(serial.header_of(answer).to_bytes()), serial.to_pieces(answer)
 
     def _round(self, incoming: Incoming) -> Answer:
@@ -89,16 +92,15 @@ class CipherService:
         ready = self._find_plan(head.plan)
         if ready.digest != head.plan_digest:
             raise ProtocolError("the model or the software changed since this plan was made: ask for a new plan and start again")
-        client, maps = ready.plan.client, ready.plan.maps
-        if head.round_index >= len(maps):
-            raise ProtocolError(f"round {head.round_index} was asked for; the plan has rounds 0 to {len(maps) - 1}")
-        this = client.rounds[head.round_index]
+        client, index = ready.plan.client, head.round_index
+        if index >= len(ready.maps):
+            raise ProtocolError(f"round {index} was asked for; the plan has rounds 0 to {len(ready.maps) - 1}")
         header = serial.read_header(head.header)
         columns = traits(client.engine, client.params).most_columns
-        serial.check_header(header, client.engine, client.params, this.level, client.in_count(this.index), columns)
-        tensor = serial.from_pieces(header, incoming.blocks)
+        serial.check_header(header, client.engine, client.params.ring_degree, client.sent_moduli(index), client.in_count(index), columns)
+        tensor = read_tensor(header, incoming.blocks)
         started = time.perf_counter()
-        answer = ready.evaluator.affine(tensor, maps[this.index])
+        answer = ready.maps[index](tensor)
         seconds = time.perf_counter() - started
         return messages.RoundReply(serial.header_of(answer).to_bytes(), seconds), serial.to_pieces(answer)
 
@@ -120,7 +122,11 @@ class CipherService:
             if key not in self._plans:
                 plan = make_plan(model.program, model.model_id, model.model_name, spec)
                 data = plan_to_bytes(plan.client)
-                self._plans[key] = _Ready(plan_digest(data), data, plan, evaluator(spec.engine, plan.client.params))
+                maps = tuple(
+                    ready_map(spec.engine, plan.client.params, linear, this.level, this.answer_bits, self._threads)
+                    for this, linear in zip(plan.client.rounds, plan.maps)
+                )
+                self._plans[key] = _Ready(plan_digest(data), data, plan, maps)
             self._plans.move_to_end(key)
             while len(self._plans) > self._keep:
                 self._plans.popitem(last=False)
