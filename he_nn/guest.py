@@ -119,10 +119,10 @@ def read_file(params: InferenceParams) -> Rows:
     """The first num_inference rows of file_inference."""
     advice = "give the absolute path of an .npy file on the guest's machine, or connect a table"
     path = find_file(params.file_inference, "file_inference", advice)
-    array = load_rows(path)
-    if not isinstance(array, np.ndarray):
+    rows = load_rows(path)
+    if isinstance(rows, dict):
         raise InputError(f"file_inference: {path} holds several arrays, one is expected (.npy)")
-    return from_array(array, params.num_inference, f"file_inference {path}")
+    return from_array(rows[: len(rows)], params.num_inference, f"file_inference {path}")
 
 
 def _as_input(rows: Rows, inputs: Any) -> np.ndarray:

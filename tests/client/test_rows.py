@@ -15,7 +15,7 @@ IMAGE = (ValueSpec("x", (1, 4, 4), "float32"),)
 def test_arrays_mappings_and_flat_rows_are_taken():
     rows = np.arange(32.0).reshape(2, 1, 4, 4)
     for given in (rows, {"x": rows}, rows.reshape(2, 16), rows.astype(np.int64)):
-        taken = check_rows(given, IMAGE)["x"]
+        taken = check_rows(given, IMAGE).slice(0, 2)["x"]
         assert taken.dtype == np.float32 and np.array_equal(taken, rows)
 
 
@@ -70,3 +70,17 @@ def test_files(tmp_path):
             load_rows(tmp_path / name)
     with pytest.raises(InputError, match="no file"):
         load_rows(tmp_path / "missing.npy")
+
+
+def test_a_file_is_read_slice_by_slice_whatever_its_layout(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(9, 1, 4, 4))
+    for name, array in (("c", rows), ("fortran", np.asfortranarray(rows)), ("int", (rows * 10).astype(np.int8))):
+        np.save(tmp_path / f"{name}.npy", array)
+        checked = check_rows(load_rows(tmp_path / f"{name}.npy"), IMAGE)
+        assert len(checked) == 9
+        assert np.array_equal(np.concatenate([part["x"] for part in checked.slices(4)]), array.astype(np.float32))
+
+
+def test_a_value_that_the_type_cannot_hold_is_refused():
+    with pytest.raises(InputError, match="1 of 2 rows"):
+        check_rows(np.array([[1.0] * 16, [1e300] * 16]), IMAGE)

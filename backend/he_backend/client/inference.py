@@ -6,7 +6,7 @@ import json
 import math
 import resource
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Callable
 
@@ -26,7 +26,7 @@ from he_backend.ckks.engines import (
 )
 from he_backend.ckks.params import load_params
 from he_backend.client.report import Report, Result, RoundReport
-from he_backend.client.rows import check_rows
+from he_backend.client.rows import CheckedRows, check_rows, count_rows
 from he_backend.errors import Cancelled, CapacityError, EngineError, InputError, ProtocolError
 from he_backend.graph.steps import StepRunner
 from he_backend.inference.packing import pack_batch, unpack_batch
@@ -116,9 +116,9 @@ class Client:
 
         Raises InputError for rows that do not fit, TransportError when the server is gone, Cancelled when told to stop.
         """
-        task = self.prepare(model, _count(rows)) if isinstance(model, str) else model
-        inputs = check_rows(rows, task.plan.inputs)
-        return _Inference(task, self._link, self._progress, self._cancelled).run(inputs)
+        task = self.prepare(model, count_rows(rows)) if isinstance(model, str) else model
+        checked = rows if isinstance(rows, CheckedRows) else check_rows(rows, task.plan.inputs)
+        return _Inference(task, self._link, self._progress, self._cancelled).run(checked)
 
     def _agree(self, session: ClientSession, model: str, rows: int) -> ClientPlan:
         """The server's plan, checked, for the engine and the parameters asked for."""
@@ -171,16 +171,13 @@ class _Inference:
         self._seconds = [dict.fromkeys(_PARTS, 0.0) for _ in range(len(self._plan.rounds) + 1)]
         self._sent, self._received = [0] * len(self._plan.rounds), [0] * len(self._plan.rounds)
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> Result:
+    def run(self, rows: CheckedRows) -> Result:
         started = time.perf_counter()
-        rows = len(next(iter(inputs.values())))
         step = self._plan.chunk_rows
-        starts = range(0, rows, step)
-        parts: list[dict[str, np.ndarray]] = []
-        for chunk, start in enumerate(starts):
-            parts.append(self._chunk(chunk, len(starts), {name: array[start : start + step] for name, array in inputs.items()}))
+        chunks = -(-len(rows) // step)
+        parts = [self._chunk(chunk, chunks, inputs) for chunk, inputs in enumerate(rows.slices(step))]
         outputs = {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in self._plan.outputs}
-        return Result(outputs, self._report(rows, time.perf_counter() - started))
+        return Result(outputs, self._report(len(rows), time.perf_counter() - started))
 
     def _chunk(self, chunk: int, chunks: int, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs of one chunk of rows."""
@@ -295,8 +292,3 @@ def _read_tensor(incoming: Incoming, engine: str, ring_degree: int, moduli: tupl
     if header.columns != columns:
         raise ProtocolError(f"the answer has {header.columns} columns where {columns} were sent")
     return read_tensor(header, incoming.blocks)
-
-
-def _count(rows: Any) -> int:
-    arrays: Iterable[Any] = rows.values() if isinstance(rows, Mapping) else (rows,)
-    return max([int(np.shape(array)[0]) for array in arrays if np.ndim(array)] or [1])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +14,84 @@ import numpy as np
 from he_backend.errors import InputError
 from he_backend.graph.model import ValueSpec
 
+_ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class RowFile:
+    """The array of an .npy file, read a slice of rows at a time, so that memory does not grow with the file."""
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    offset: int  # bytes before the first value
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        start, stop, _ = rows.indices(len(self))
+        each = math.prod(self.shape[1:])
+        with open(self.path, "rb") as file:
+            file.seek(self.offset + start * each * self.dtype.itemsize)
+            values = np.fromfile(file, self.dtype, (stop - start) * each)
+        if len(values) != (stop - start) * each:
+            raise InputError(f"rows: {self.path} became shorter while it was read")
+        return values.reshape((stop - start, *self.shape[1:]))
+
+
+@dataclass(frozen=True)
+class CheckedRows:
+    """Rows that fit a model: of every input the same number, each of the right shape and type, all finite."""
+
+    specs: tuple[ValueSpec, ...]
+    sources: Mapping[str, Any]  # arrays or RowFiles
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def slice(self, start: int, stop: int) -> dict[str, np.ndarray]:
+        """name -> array [stop - start, *shape] of the input's type."""
+        return {
+            spec.name: np.ascontiguousarray(self.sources[spec.name][start:stop], dtype=spec.dtype).reshape((-1, *spec.shape))
+            for spec in self.specs
+        }
+
+    def slices(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
+        """Slices of up to `rows` rows, in order."""
+        for start in range(0, self.count, rows):
+            yield self.slice(start, min(self.count, start + rows))
+
 
 def load_rows(path: str | os.PathLike[str]) -> Any:
-    """The array of an .npy file, or the arrays by name of an .npz; pickled objects are refused. Raises InputError."""
+    """The rows of an .npy file (read as they are needed), or the arrays by name of an .npz; pickled objects are refused.
+
+    Raises InputError.
+    """
     file = Path(path)
     if not file.is_file():
         raise InputError(f"rows: there is no file {file}; give an .npy file (or an .npz with the input names)")
     try:
-        loaded = np.load(file, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
+        mapped = np.load(file, allow_pickle=False, mmap_mode="r")
+        if isinstance(mapped, np.memmap) and mapped.flags.c_contiguous and mapped.ndim:
+            return RowFile(file, mapped.shape, mapped.dtype, int(mapped.offset))
+        if isinstance(mapped, np.ndarray):
+            return np.array(mapped)
+        with mapped:
+            return {name: mapped[name] for name in mapped.files}
     except (ValueError, OSError, EOFError, KeyError):
         raise InputError(f"rows: {file} is not a numpy array of numbers (.npy or .npz, without Python objects)") from None
 
 
-def check_rows(rows: Any, specs: Sequence[ValueSpec]) -> dict[str, np.ndarray]:
-    """name -> array [rows, *shape] of the input's type, for an array (one input) or a mapping by input name.
+def count_rows(rows: Any) -> int:
+    """How many rows there seem to be, before they are checked; at least 1."""
+    sources = list(rows.values()) if isinstance(rows, Mapping) else [rows]
+    return max([len(source) for source in sources if getattr(source, "shape", None) or isinstance(source, (list, tuple))] or [1])
+
+
+def check_rows(rows: Any, specs: Sequence[ValueSpec]) -> CheckedRows:
+    """Rows for a model's inputs: an array or RowFile [rows, *shape] for one input, or a mapping by input name.
 
     Raises InputError naming the input for a wrong shape, a type that is not real numbers, NaN or infinity, or no rows at all.
     """
@@ -40,28 +102,31 @@ def check_rows(rows: Any, specs: Sequence[ValueSpec]) -> dict[str, np.ndarray]:
     wrong = sorted(set(rows) ^ {spec.name for spec in specs})
     if wrong:
         raise InputError(f"inputs {', '.join(wrong)} do not match the model's: {', '.join(spec.name for spec in specs)}")
-    checked = {spec.name: _check_array(np.asarray(rows[spec.name]), spec) for spec in specs}
-    counts = {len(array) for array in checked.values()}
-    if len(counts) != 1:
-        raise InputError("the inputs have different numbers of rows: " + ", ".join(f"{name} {len(a)}" for name, a in checked.items()))
-    if counts == {0}:
+    sources = {name: source if isinstance(source, RowFile) else np.asarray(source) for name, source in rows.items()}
+    for spec in specs:
+        _check_source(sources[spec.name], spec)
+    counts = {name: len(source) for name, source in sources.items()}
+    if len(set(counts.values())) != 1:
+        raise InputError("the inputs have different numbers of rows: " + ", ".join(f"{name} {n}" for name, n in counts.items()))
+    count = next(iter(counts.values()))
+    if count == 0:
         raise InputError("there are no rows: give at least one")
-    return checked
+    return CheckedRows(tuple(specs), sources, count)
 
 
-def _check_array(array: np.ndarray, spec: ValueSpec) -> np.ndarray:
-    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
-        raise InputError(f"input {spec.name}: the type is {array.dtype}; real numbers are expected, such as {spec.dtype}")
-    due = tuple(spec.shape)
-    if array.shape[1:] != due:
-        size = int(np.prod(due, dtype=np.int64))
-        if array.ndim == 2 and array.shape[1] == size:
-            array = array.reshape((len(array), *due))  # rows given flat
-        else:
-            raise InputError(f"input {spec.name}: the shape is {array.shape}; expected is (rows, {', '.join(map(str, due))})")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        bad = int((~np.isfinite(array.reshape(len(array), -1)).all(axis=1)).sum())
-        raise InputError(f"input {spec.name}: {bad} of {len(array)} rows have NaN or infinity; mend or leave out these rows")
-    if np.dtype(spec.dtype).kind in "iu" and array.dtype.kind == "f":
-        raise InputError(f"input {spec.name}: the type is {array.dtype}; integers ({spec.dtype}) are expected")
-    return np.ascontiguousarray(array, dtype=spec.dtype)
+def _check_source(source: Any, spec: ValueSpec) -> None:
+    if source.dtype.kind not in "fiub" or source.dtype.itemsize > 8:
+        raise InputError(f"input {spec.name}: the type is {source.dtype}; real numbers are expected, such as {spec.dtype}")
+    flat = len(source.shape) == 2 and source.shape[1] == spec.size  # rows may be given flat
+    if (source.shape[1:] != tuple(spec.shape) and not flat) or not source.shape:
+        raise InputError(f"input {spec.name}: the shape is {source.shape}; expected is (rows, {', '.join(map(str, spec.shape))})")
+    if source.dtype.kind == "f" and np.dtype(spec.dtype).kind in "iu":
+        raise InputError(f"input {spec.name}: the type is {source.dtype}; integers ({spec.dtype}) are expected")
+    if source.dtype.kind == "f":
+        bad = 0
+        for start in range(0, len(source), _ROWS_AT_ONCE):
+            with np.errstate(over="ignore"):  # what the type cannot hold becomes infinite, and is counted
+                part = np.asarray(source[start : start + _ROWS_AT_ONCE], dtype=spec.dtype)
+            bad += int((~np.isfinite(part.reshape(len(part), -1)).all(axis=1)).sum())
+        if bad:
+            raise InputError(f"input {spec.name}: {bad} of {len(source)} rows have NaN or infinity; mend or leave out these rows")

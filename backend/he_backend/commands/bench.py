@@ -1,4 +1,5 @@
 """`he-nn bench`: the measurements that the README quotes."""
+
 from __future__ import annotations
 
 import json

@@ -79,4 +79,3 @@ def _address(server: subprocess.Popen[str]) -> str:
     if len(line) != 2 or line[0] != "serving":
         raise TransportError("the demo's server did not start; its messages are above")
     return line[1]
-

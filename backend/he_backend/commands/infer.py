@@ -10,7 +10,7 @@ import numpy as np
 
 from he_backend.client.inference import Client
 from he_backend.client.report import Report, Result
-from he_backend.client.rows import load_rows
+from he_backend.client.rows import count_rows, load_rows
 from he_backend.commands.options import errors_shown, progress_shown, run_options
 from he_backend.errors import InputError
 from he_backend.graph import convert
@@ -49,7 +49,7 @@ def infer(
         else:
             client = Client(server, **shared)
             try:
-                task = client.prepare(model, len(next(iter(values.values())) if isinstance(values, dict) else values))
+                task = client.prepare(model, count_rows(values))
                 runs = sorted((client.infer(task, values) for _ in range(repeat)), key=lambda run: run.report.seconds["total"])
                 result = runs[(len(runs) - 1) // 2]
             finally:
