@@ -237,9 +237,9 @@ def test_all_problems_are_told_at_once():
         helper.make_node("RandomNormalLike", ["e"], ["noise"], name="noise"),
         helper.make_node("Add", ["e", "noise"], ["s"], name="sum"),
         helper.make_node("Pow", ["s", "powers"], ["p"], name="power"),
-        helper.make_node("LSTM", ["p", "W", "R"], ["y"], name="cell", hidden_size=2),
+        helper.make_node("LSTM", ["p", "W", "R", "", "", "", "", "P"], ["y"], name="cell", hidden_size=2),
     ]
-    weights = {"W": np.zeros((1, 8, 3), np.float32), "R": np.zeros((1, 8, 2), np.float32)}
+    weights = {"W": np.zeros((1, 8, 3), np.float32), "R": np.zeros((1, 8, 2), np.float32), "P": np.ones((1, 6), np.float32)}
     model = model_of(
         nodes, [("ids", [1, 4], TensorProto.INT64)], [("y", None)], {"table": table, "powers": np.ones(3, np.float32), **weights}
     )

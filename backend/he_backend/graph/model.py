@@ -55,6 +55,7 @@ class Graph:
     row_wise: bool = True  # axis 0 of every input counts rows; otherwise a whole input tensor is one row
     weights: frozenset[str] = frozenset()
     public_tables: frozenset[str] = frozenset()  # embedding tables that the owner agreed to publish
+    notes: tuple[str, ...] = ()  # what its owner should know of the rewrites: rounds of a recurrence, the cost of private tables
     source: bytes = field(default=b"", repr=False, compare=False)  # the model as it came, fixed to one row
 
     def spec(self, name: str) -> ValueSpec:

@@ -9,7 +9,7 @@ from he_backend.graph import ops, runtime
 from he_backend.graph.model import Node, Shape, size_of
 from he_backend.graph.onnx_export import to_proto
 
-_IN_ORDER = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
+IN_ORDER = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
 
 
 def movement_indices(
@@ -18,11 +18,19 @@ def movement_indices(
     """For each output of a movement operator, int64 [elements]: the element of `operand` found there, -1 where there is none (a zero).
 
     ONNX Runtime moves the numbers 1, 2, 3, … as it would move values, so every operator means here what it means there. Exact, because
-    the numbers stay below 2^24 in float32 and are float64 beyond.
+    the numbers stay below 2^24 in float32 and are float64 beyond. The most frequent operators are numpy's.
     """
     count = size_of(shapes[operand])
-    if node.op in _IN_ORDER:
+    if node.op in IN_ORDER:
         return [np.arange(count, dtype=np.int64)]
+    places = np.arange(count, dtype=np.int64).reshape(shapes[operand])
+    if node.op == "Transpose":
+        return [places.transpose(tuple(node.attribute("perm", ())) or None).ravel()]
+    if node.op == "Split":
+        axis = int(node.attribute("axis", 0)) % places.ndim
+        edges = np.cumsum([shapes[name][axis] for name in node.outputs if name])
+        if len(edges) == len(node.outputs):
+            return [part.ravel() for part in np.split(places, edges[:-1], axis=axis)]
     assert node.op in ops.MOVEMENT
     dtype = "float32" if count < 1 << 24 else "float64"
     numbers = np.arange(1, count + 1, dtype=dtype).reshape(shapes[operand])

@@ -47,8 +47,10 @@ STEP_OPS = frozenset((
 ))
 # fmt: on
 
+RECURRENT = frozenset(["LSTM", "GRU", "RNN"])
+
 # Known to the importer only: a pass replaces them before the split.
-REWRITTEN = frozenset(["BatchNormalization", "PRelu", "SimplifiedLayerNormalization", "Constant"])
+REWRITTEN = frozenset(["BatchNormalization", "PRelu", "SimplifiedLayerNormalization", "Constant", *RECURRENT])
 
 # Inputs (by position) that say how elements are arranged; they must be constants, since shapes may not depend on encrypted rows.
 SHAPE_INPUTS = {
@@ -63,7 +65,6 @@ _RANDOM = Refusal("draws random numbers, so it has no single right answer", "exp
 _STRINGS = Refusal("works on text or sequences, not on arrays of numbers", "do this before the network")
 _QUANTISED = Refusal("integer-quantised arithmetic is not exact on encrypted reals", "export the float model")
 _DYNAMIC = Refusal("the size of its result depends on the data", "use operators whose shapes are fixed")
-_RECURRENT = Refusal("recurrent cells are not decomposed yet", "unroll the cell in time into MatMul, Add, Sigmoid and Tanh")
 _NO_STEP = Refusal("is not an operator that a client step may contain", "write it with basic operators")
 
 
@@ -84,7 +85,6 @@ REFUSED = {
         "QuantizeLinear DequantizeLinear DynamicQuantizeLinear QLinearConv QLinearMatMul MatMulInteger ConvInteger", _QUANTISED
     ),
     **_all("NonZero Unique NonMaxSuppression Compress", _DYNAMIC),
-    **_all("LSTM GRU RNN", _RECURRENT),
 }
 
 

@@ -12,7 +12,9 @@ import numpy as np
 from he_backend.graph import infer, ops, runtime
 from he_backend.graph.model import Graph, Node
 from he_backend.graph.onnx_export import element_type, to_proto
+from he_backend.graph.passes_movement import concatenate_within_rows, straighten_movement
 from he_backend.graph.passes_norm import batch_norm_to_scale, group_norm_affine, instance_norm_affine, layer_norm_affine
+from he_backend.graph.passes_recurrent import unroll_recurrent
 from he_backend.graph.passes_select import select_early
 from he_backend.graph.rewriting import Workbench, replace_nodes
 
@@ -244,6 +246,7 @@ Pass = Callable[[Graph], Graph]
 PASSES: tuple[Pass, ...] = (
     fold_constants,
     drop_identity,
+    unroll_recurrent,
     gemm_to_matmul,
     batch_norm_to_scale,
     layer_norm_affine,
@@ -255,6 +258,8 @@ PASSES: tuple[Pass, ...] = (
     compare_with_zero,
     choice_with_weights,
     subtract_and_divide,
+    concatenate_within_rows,
+    straighten_movement,
     select_early,
     open_reshapes,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 
 from he_backend.errors import Unsupported
-from he_backend.graph import ops
+from he_backend.graph import ops, recurrent
 from he_backend.graph.model import Graph, Node
 
 
@@ -26,6 +26,8 @@ def _problem(graph: Graph, node: Node) -> ops.Refusal | None:
         return ops.Refusal("updates its statistics (training mode) or takes them from the data", "export the model in evaluation mode")
     if node.op == "Dropout":
         return ops.Refusal("drops values at random (training mode)", "export the model in evaluation mode")
+    if node.op in ops.RECURRENT:
+        return recurrent.refusal_of(graph, node)
     if node.op == "PRelu":
         return ops.Refusal("its slope depends on the data", "use LeakyRelu or a constant slope")
     for position in ops.SHAPE_INPUTS.get(node.op, ()):

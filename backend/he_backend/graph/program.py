@@ -68,6 +68,7 @@ class Program:
     steps: tuple[Step, ...]
     public_constants: tuple[str, ...] = ()  # what of the model travels to the client, each with its reason
     row_wise: bool = True  # False: the model mixes axis 0, so one whole input tensor is one row
+    notes: tuple[str, ...] = ()  # what costs rounds or bytes beyond the layers themselves: recurrences, private tables
     source: bytes = field(default=b"", repr=False, compare=False)  # the model itself, on one row: the owner's reference
 
     def __post_init__(self) -> None:
@@ -105,7 +106,7 @@ class Program:
         lines.insert(1, "  ".join("-" * width for width in widths))
         head = f"{self.name}: {self.rounds} rounds, {self.multiply_adds:,} multiply-adds per row (values are per row)"
         tail = [f"goes to the data owner: {entry}" for entry in self.public_constants]
-        return "\n".join([head, *lines, *tail])
+        return "\n".join([head, *lines, *self.notes, *tail])
 
 
 def summarise(ops: Iterable[str]) -> str:

@@ -44,6 +44,7 @@ def split(graph: Graph) -> Program:
         steps=steps,
         public_constants=public_constants(graph, step_nodes),
         row_wise=graph.row_wise,
+        notes=graph.notes,
         source=graph.source,
     )
 
