@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import signal
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
@@ -53,9 +54,11 @@ class Comparison:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the demo; the exit status is 0 when the predictions agree, 1 when something failed, 130 after Ctrl-C."""
+    """Runs the demo; the exit status is 0 when the predictions agree, 1 when something failed, 130 when it was stopped."""
     options = _options(arguments)
     started = time.monotonic()
+    for sign in (signal.SIGTERM, signal.SIGHUP):  # a terminal that closes, a CI job that is stopped: as Ctrl-C
+        signal.signal(sign, signal.default_int_handler)
     try:
         comparison = _run(options, started)
     except KeyboardInterrupt:

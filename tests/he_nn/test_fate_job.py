@@ -119,7 +119,8 @@ def test_cancelling_the_job_stops_both_sides(checks):
     assert checks["cancel"]["seconds"] < 30
 
 
-def test_ctrl_c_ends_everything(home, demo):
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_the_demo_ends_everything(home, demo, sign):
     process = subprocess.Popen([*DEMO, "--home", str(home)], cwd=TOP, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     for line in process.stdout:
         if "running" in line:
@@ -127,7 +128,7 @@ def test_ctrl_c_ends_everything(home, demo):
     assert left_over(home)
     time.sleep(1)  # some way into the task
 
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, sign)
     rest = process.stdout.read()
 
     assert process.wait(30) == 130, rest

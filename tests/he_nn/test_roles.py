@@ -285,7 +285,7 @@ def test_an_encrypted_inference_sends_no_row_and_shows_none(site):
 
     site.run("infer", inference(), rows, bound)
     told = [*site.guest_pipe.sent, *(line.encode() for line in site.guest.lines + site.host.lines), repr(rows).encode()]
-    assert sum(map(len, told)) > 100_000
+    assert sum(map(len, told)) > 10_000
     assert not any(pattern in data for data in told for pattern in patterns)
 
 
