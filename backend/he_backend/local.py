@@ -13,6 +13,7 @@ from he_backend.client.report import Result, compare, with_comparison
 from he_backend.client.rows import CheckedRows, check_rows
 from he_backend.errors import ParameterError
 from he_backend.graph import Program, Reference, convert
+from he_backend.inference.plan import DEFAULT_MEMORY_BYTES
 from he_backend.protocol.transport import Link, MemoryLink
 from he_backend.server.models import OneModel
 from he_backend.server.service import CipherService
@@ -34,6 +35,7 @@ def infer(
     packing: str = "auto",
     bits: int = 12,
     threads: int = 0,
+    memory_bytes: int = DEFAULT_MEMORY_BYTES,
     repeat: int = 1,
     allow_insecure: bool = False,
     progress: Callable[[Progress], None] | None = None,
@@ -54,6 +56,7 @@ def infer(
         packing=packing,
         bits=bits,
         threads=threads,
+        memory_bytes=memory_bytes,
         allow_insecure=allow_insecure,
         progress=progress,
     )

@@ -30,7 +30,7 @@ from he_backend.client.rows import CheckedRows, check_rows, count_rows
 from he_backend.errors import Cancelled, CapacityError, EngineError, InputError, ProtocolError
 from he_backend.graph.steps import StepRunner
 from he_backend.inference.packing import pack_batch, unpack_batch
-from he_backend.inference.plan import DEFAULT_BITS, ClientPlan, RoundPlan, safe_scale
+from he_backend.inference.plan import DEFAULT_BITS, DEFAULT_MEMORY_BYTES, ClientPlan, RoundPlan, safe_scale
 from he_backend.inference.probe import ANSWER_BITS, probe_error, probe_map, probe_scale, probe_values
 from he_backend.inference.wire import plan_digest, plan_from_bytes
 from he_backend.protocol import messages
@@ -67,8 +67,8 @@ class Client:
     """A data owner's connection to one server: a link, or HOST:PORT of its ciphertext channel.
 
     `engine`: auto, native, seal (or clear where the server allows it). `preset`: a preset's name, a JSON file, or auto (the server
-    picks the cheapest parameters that promise `bits`; they are checked here). `progress` is called before each round; when `cancelled`
-    returns True the inference stops with Cancelled.
+    picks the cheapest parameters that promise `bits`; they are checked here). `memory_bytes` bounds the ciphertexts held at a time.
+    `progress` is called before each round; when `cancelled` returns True the inference stops with Cancelled.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class Client:
         packing: str = "auto",
         bits: int = DEFAULT_BITS,
         threads: int = 0,
+        memory_bytes: int = DEFAULT_MEMORY_BYTES,
         allow_insecure: bool = False,
         retry: Retry = Retry(),  # noqa: B008 - frozen
         progress: Callable[[Progress], None] | None = None,
@@ -90,7 +91,7 @@ class Client:
         self._allow_insecure = allow_insecure
         self._params = None if preset == "auto" else load_params(preset, allow_insecure)
         self._packing, self._bits, self._threads, self._retry = packing, bits, threads or usable_cores(), retry
-        self._progress, self._cancelled = progress, cancelled
+        self._progress, self._cancelled, self._memory_bytes = progress, cancelled, memory_bytes
 
     def close(self) -> None:
         """Gives up the connection."""
@@ -118,7 +119,8 @@ class Client:
         """
         task = self.prepare(model, count_rows(rows)) if isinstance(model, str) else model
         checked = rows if isinstance(rows, CheckedRows) else check_rows(rows, task.plan.inputs)
-        return _Inference(task, self._link, self._progress, self._cancelled).run(checked)
+        chunk_rows = task.plan.chunk_rows(self._memory_bytes)
+        return _Inference(task, self._link, self._progress, self._cancelled).run(checked, chunk_rows)
 
     def _agree(self, session: ClientSession, model: str, rows: int) -> ClientPlan:
         """The server's plan, checked, for the engine and the parameters asked for."""
@@ -171,9 +173,8 @@ class _Inference:
         self._seconds = [dict.fromkeys(_PARTS, 0.0) for _ in range(len(self._plan.rounds) + 1)]
         self._sent, self._received = [0] * len(self._plan.rounds), [0] * len(self._plan.rounds)
 
-    def run(self, rows: CheckedRows) -> Result:
+    def run(self, rows: CheckedRows, step: int) -> Result:
         started = time.perf_counter()
-        step = self._plan.chunk_rows
         chunks = -(-len(rows) // step)
         parts = [self._chunk(chunk, chunks, inputs) for chunk, inputs in enumerate(rows.slices(step))]
         outputs = {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in self._plan.outputs}

@@ -30,6 +30,7 @@ def demo(
     packing: str,
     bits: int,
     threads: int,
+    memory: int,
     allow_insecure: bool,
     as_json: bool,
 ) -> None:
@@ -49,6 +50,7 @@ def demo(
                 packing=packing,
                 bits=bits,
                 threads=threads,
+                memory_bytes=memory,
                 allow_insecure=allow_insecure,
                 progress=progress_shown(),
             )

@@ -36,6 +36,7 @@ def infer(
     packing: str,
     bits: int,
     threads: int,
+    memory: int,
     allow_insecure: bool,
     as_json: bool,
 ) -> None:
@@ -43,7 +44,7 @@ def infer(
     with errors_shown():
         values = load_rows(rows)
         shared: dict[str, Any] = {"engine": engine, "preset": preset, "packing": packing, "bits": bits, "threads": threads}
-        shared.update(allow_insecure=allow_insecure, progress=progress_shown())
+        shared.update(allow_insecure=allow_insecure, memory_bytes=memory, progress=progress_shown())
         if server is None:
             result = infer_local(convert(model), values, repeat=repeat, **shared)
         else:

@@ -11,6 +11,7 @@ import click
 
 from he_backend.client.inference import Progress
 from he_backend.errors import HeError
+from he_backend.inference.plan import DEFAULT_MEMORY_BYTES
 
 _RUN_OPTIONS = (
     click.option("--preset", default="auto", show_default=True, help="N11_L1, N11_L1_small, N12_L4, N13_L8, a JSON file, or auto."),
@@ -18,13 +19,14 @@ _RUN_OPTIONS = (
     click.option("--packing", type=click.Choice(["auto", "batch", "grid", "product"]), default="auto", show_default=True),
     click.option("--bits", type=int, default=12, show_default=True, help="Bits of precision wanted."),
     click.option("--threads", type=click.IntRange(min=0), default=0, help="Of client steps and plain runs; 0 leaves it to ONNX Runtime."),
+    click.option("--memory", type=click.IntRange(min=1), default=DEFAULT_MEMORY_BYTES, show_default=True, help="Bytes for ciphertexts."),
     click.option("--allow-insecure", is_flag=True, help="Take a parameter file that says security_level 0."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
 )
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds --preset, --engine, --packing, --bits, --threads, --allow-insecure and --json."""
+    """Adds --preset, --engine, --packing, --bits, --threads, --memory, --allow-insecure and --json."""
     for option in reversed(_RUN_OPTIONS):
         command = option(command)
     return command

@@ -19,10 +19,10 @@ from he_backend.inference.plan import PlanSpec, make_plan
 @click.option("--rows", type=click.IntRange(min=1), default=1, show_default=True, help="That one inference is about.")
 @run_options
 def plan(
-    model: str, rows: int, preset: str, engine: str, packing: str, bits: int, threads: int, allow_insecure: bool, as_json: bool
+    model: str, rows: int, preset: str, engine: str, packing: str, bits: int, threads: int, memory: int, allow_insecure: bool, as_json: bool
 ) -> None:
     """Rounds, bits, bytes and who holds what for MODEL (an ONNX file)."""
-    del threads  # an option of every command; planning needs none
+    del threads, memory  # options of every command; planning needs none
     with errors_shown():
         program = convert_model(model)
         name = default_engine() if engine == "auto" else check_engine(engine)

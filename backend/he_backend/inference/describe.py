@@ -102,7 +102,7 @@ def size_text(size: float) -> str:
 
 
 def _chunks(plan: ClientPlan, rows: int) -> int:
-    return max(1, math.ceil(rows / plan.chunk_rows))
+    return max(1, math.ceil(rows / plan.chunk_rows()))
 
 
 def _round_cost(plan: ClientPlan, index: int, rows: int) -> RoundCost:
@@ -111,8 +111,8 @@ def _round_cost(plan: ClientPlan, index: int, rows: int) -> RoundCost:
     def payload(moduli: tuple[int, ...], count: int, mask: str) -> int:
         kind = "none" if plan.engine == "clear" else mask
         total = 0
-        for start in range(0, rows, plan.chunk_rows):
-            part = min(plan.chunk_rows, rows - start)
+        for start in range(0, rows, plan.chunk_rows()):
+            part = min(plan.chunk_rows(), rows - start)
             columns = math.ceil(part / plan.traits.column_rows)
             width = degree if plan.engine == "seal" or columns > 1 else part
             total += TensorHeader(plan.engine, degree, moduli, False, columns, count, width, kind).payload_bytes

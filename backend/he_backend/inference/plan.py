@@ -22,6 +22,7 @@ from he_backend.inference.quantise import Noise, Statistics, best_width, quantis
 
 PACKINGS = ("batch",)
 MIN_BITS, MAX_BITS, DEFAULT_BITS = 4, 24, 12
+DEFAULT_MEMORY_BYTES = 1 << 29  # for the ciphertexts of a round, both parties together
 # The promise leaves 2 bits for the largest of many errors over the typical one, and more where a client step divides by what it got: a
 # normalisation of rows that vary little makes their errors larger.
 _MARGIN_BITS, _DIVISION_MARGIN_BITS = 2.0, 5.0
@@ -45,7 +46,7 @@ _MOST_BITS = 52.0
 _SPARE_BITS = 0.1  # that a smaller answer may cost
 # Primes that are 1 modulo 2N exist from a few bits above the size of 2N on.
 _SPARE_ANSWER_BITS = 6
-_VALUES_AT_ONCE = 1 << 24  # encrypted and decrypted values of a round that one chunk holds
+_VALUE_BYTES = 32  # that both parties together hold of an encrypted or decrypted value
 # What 'auto' picks from: ring degree and bits of its one prime, cheapest first.
 AUTO_LADDER = tuple((2048, size) for size in range(28, 55, 2)) + tuple((4096, size) for size in (56, 58, 60))
 
@@ -128,13 +129,20 @@ class ClientPlan:
         """What switching the answer's modulus does to its scale: 1 without it."""
         return math.prod(self.answer_moduli(index)) / self.modulus(index)
 
-    @property
-    def chunk_rows(self) -> int:
-        """Rows that go through the rounds together: whole columns, as many as keep the values of the largest round bounded."""
+    def chunk_rows(self, memory_bytes: int = DEFAULT_MEMORY_BYTES) -> int:
+        """Rows that go through the rounds together: whole columns, as many as the largest round may hold in memory_bytes.
+
+        Raises CapacityError when one column is too many already.
+        """
         kind = self.traits
-        largest = max((self.in_count(i) + self.out_count(i) for i in range(len(self.rounds))), default=1)
-        columns = _VALUES_AT_ONCE // (largest * kind.column_rows)
-        return kind.column_rows * max(1, min(kind.most_columns, columns))
+        counts = [self.in_count(i) + self.out_count(i) for i in range(len(self.rounds))]
+        column_bytes = max(counts, default=1) * kind.column_rows * _VALUE_BYTES
+        if column_bytes > memory_bytes and memory_bytes != DEFAULT_MEMORY_BYTES:
+            raise CapacityError(
+                f"memory: {memory_bytes} bytes were allowed, round {counts.index(max(counts))} needs {column_bytes} at least; "
+                "allow more, or take a preset with a smaller ring"
+            )
+        return kind.column_rows * max(1, min(kind.most_columns, memory_bytes // column_bytes))
 
     @property
     def traits(self) -> Traits:
