@@ -46,6 +46,8 @@ _MOST_BITS = 52.0
 _SPARE_BITS = 0.1  # that a smaller answer may cost
 # Primes that are 1 modulo 2N exist from a few bits above the size of 2N on.
 _SPARE_ANSWER_BITS = 6
+# Columns share the cost of their mask: four of them bring it to a quarter, more would bring little and take memory.
+_MOST_CHUNK_ROWS = 8192
 _VALUE_BYTES = 32  # that both parties together hold of an encrypted or decrypted value
 # What 'auto' picks from: ring degree and bits of its one prime, cheapest first.
 AUTO_LADDER = tuple((2048, size) for size in range(28, 55, 2)) + tuple((4096, size) for size in (56, 58, 60))
@@ -142,7 +144,8 @@ class ClientPlan:
                 f"memory: {memory_bytes} bytes were allowed, round {counts.index(max(counts))} needs {column_bytes} at least; "
                 "allow more, or take a preset with a smaller ring"
             )
-        return kind.column_rows * max(1, min(kind.most_columns, memory_bytes // column_bytes))
+        columns = min(kind.most_columns, memory_bytes // column_bytes, _MOST_CHUNK_ROWS // kind.column_rows)
+        return kind.column_rows * max(1, columns)
 
     @property
     def traits(self) -> Traits:
