@@ -176,14 +176,16 @@ class _Inference:
     def run(self, rows: CheckedRows, step: int) -> Result:
         started = time.perf_counter()
         chunks = -(-len(rows) // step)
-        parts = [self._chunk(chunk, chunks, inputs) for chunk, inputs in enumerate(rows.slices(step))]
+        parts = []
+        for chunk in range(chunks):  # one chunk's rows are gone before the next ones are read
+            parts.append(self._chunk(chunk, chunks, rows.slice(chunk * step, min(len(rows), (chunk + 1) * step))))
         outputs = {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in self._plan.outputs}
         return Result(outputs, self._report(len(rows), time.perf_counter() - started))
 
     def _chunk(self, chunk: int, chunks: int, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs of one chunk of rows."""
-        values = dict(inputs)
         rows = len(next(iter(inputs.values())))
+        values = inputs
         for this in self._plan.rounds:
             if self._cancelled is not None and self._cancelled():
                 raise Cancelled(f"stopped before round {this.index} of chunk {chunk}")
