@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NATIVE := $(wildcard backend/native/*.cpp backend/native/*.h backend/native/*.hpp backend/native/*.py)
+VECTOR_TESTS := tests/ckks tests/inference tests/client tests/test_secrecy.py tests/test_tiny.py
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
@@ -34,7 +35,9 @@ setup-fate:
 demo: setup setup-fate
 	@$(BIN)/python scripts/fate_demo.py
 
+# Everything, the FATE job included; then what depends on the processor, without its vector instructions.
 test: setup setup-fate
+	@HE_NN_CPU=scalar $(BIN)/python -m pytest -q $(VECTOR_TESTS)
 	@$(BIN)/python -m pytest -q
 
 test-quick: setup
