@@ -104,7 +104,11 @@ def reduced_axes(node: Node, rank: int, constants: Mapping[str, np.ndarray]) -> 
 
 
 def _merged(blocks: list[Block]) -> tuple[Block, ...]:
-    """Blocks that read the same elements in the same order become one wider block (queries, keys and values of attention)."""
+    """Blocks that read the same elements in the same order become one wider block (queries, keys and values of attention).
+
+    Blocks of zeros (what only brings a constant into a round) are dropped, unless nothing else is there.
+    """
+    blocks = [block for block in blocks if np.any(block.weights)] or blocks[:1]
     groups: dict[tuple[int, tuple[int, ...], int], list[Block]] = {}
     for block in blocks:
         members = groups.setdefault((block.source, block.gather.shape, hash(block.gather.tobytes())), [])

@@ -10,6 +10,7 @@ from onnx import helper, version_converter
 
 from he_backend.errors import ModelError, Unsupported
 from he_backend.graph import ops
+from he_backend.graph.onnx_recurrent import time_first
 
 Source = Union[str, "os.PathLike[str]", bytes, bytearray, onnx.ModelProto]
 
@@ -29,7 +30,7 @@ def read(source: Source) -> onnx.ModelProto:
     if len(model.functions):
         model = _inline(model)
     _check_operators(model)
-    model = _modern(model)
+    model = time_first(_modern(model))
     _check_outputs(model)
     return model
 

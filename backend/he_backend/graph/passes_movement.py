@@ -69,7 +69,7 @@ def concatenate_within_rows(graph: Graph) -> Graph:
         whole = bench.constant("shape", np.array([-1, *shapes[0][1:]], np.int64))
         return [*made, bench.make("Reshape", [made[-1].outputs[0], whole], node.outputs[0])]
 
-    return replace_nodes(graph, ["Concat"], rule) if graph.row_wise else graph
+    return replace_nodes(graph, ["Concat"], rule)
 
 
 def source_in_order(graph: Graph, name: str) -> Node | None:

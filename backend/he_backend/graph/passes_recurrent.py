@@ -42,6 +42,8 @@ def _replaced(graph: Graph, node: Node) -> Graph:
     twice = cell.op == "GRU" and not cell.linear_before_reset
     rounds = "two rounds each (linear_before_reset=1 would need one)" if twice else "a round each"
     both = ", both directions together" if len(cell.directions) == 2 else ""
+    if unroller.follows:
+        rounds += ", one round behind the layer below"
     note = f"{node.op} {node.name}: {unroller.length} time steps, {rounds}{both}"
     changed = replace(graph, weights=frozenset(weights), notes=(*graph.notes, note))
     return infer.drop_dead(changed.with_nodes(nodes, constants))
@@ -54,15 +56,16 @@ class _Unroller:
         self._bench = bench
         self._cell = cell
         self._nodes: list[Node] = []
-        shape = bench.shape(0)
-        self.length, self._batch = (shape[1], shape[0]) if cell.batch_first else (shape[0], shape[1])
-        self._inputs = shape[2]
+        self.length, self._batch, self._inputs = bench.shape(0)
         self._dtype = bench.dtype(0)
         self._shared: dict[str, str] = {}
+        self._masks: list[str] = []
+        self.follows = False  # a layer below, step by step
 
     def unroll(self) -> list[Node]:
         """The nodes, in order, that write the outputs of the node."""
         steps = self._steps_below()
+        self.follows = bool(steps)
         sequence = "" if steps else self._time_second(self._bench.name(0))
         self._first = steps[0] if steps else self._part(sequence, 1, 0, self.length)
         projected = self._project_steps(steps) if steps else self._project(sequence)
@@ -135,8 +138,6 @@ class _Unroller:
 
     def _time_second(self, value: str) -> str:
         """The input as [batch, time, width]; on one row that moves nothing."""
-        if self._cell.batch_first:
-            return value
         if self._batch == 1:
             return self._reshape(value, (-1, self.length, self._inputs))
         return self._add("Transpose", [value], perm=(1, 0, 2))
@@ -178,9 +179,8 @@ class _Unroller:
             return np.zeros((self._batch, 1, hidden), self._dtype)
         value = self._bench.value(position)
         if value is not None:
-            return (value if self._cell.batch_first else value.swapaxes(0, 1))[:, index : index + 1]
-        if not self._cell.batch_first:
-            name = self._reshape(name, (-1, count, hidden)) if self._batch == 1 else self._add("Transpose", [name], perm=(1, 0, 2))
+            return value.swapaxes(0, 1)[:, index : index + 1]
+        name = self._reshape(name, (-1, count, hidden)) if self._batch == 1 else self._add("Transpose", [name], perm=(1, 0, 2))
         return self._part(name, 1, index, count)
 
     def _delivered(self, value: np.ndarray) -> str:
@@ -195,19 +195,17 @@ class _Unroller:
             return ""
         if value is not None:
             return self._once(f"mask/{step}", (value > step).reshape(-1, 1, 1), bool)
-        if "lengths" not in self._shared:
-            self._shared["lengths"] = self._reshape(name, (-1, 1, 1))
-        if f"mask/{step}" not in self._shared:
-            number = self._once(f"number/{step}", step, self._bench.dtype(4))
-            self._shared[f"mask/{step}"] = self._add("Greater", [self._shared["lengths"], number])
-        return self._shared[f"mask/{step}"]
+        if not self._masks:
+            numbers = self._once("numbers", np.arange(self.length).reshape(1, -1, 1), self._bench.dtype(4))
+            self._masks = self._split(self._add("Greater", [self._reshape(name, (-1, 1, 1)), numbers]), [1] * self.length, 1)
+        return self._masks[step]
 
     # The recurrence.
 
     def _run(self, direction: Direction, projected: Sequence[str], state: State, memory: State) -> tuple[list[str], State, State]:
         """Outputs in order of time, the last hidden and the last cell state."""
         step_of = {"LSTM": self._lstm, "GRU": self._gru, "RNN": self._rnn}[self._cell.op]
-        outputs = [""] * self.length
+        outputs, initial = [""] * self.length, (state, memory)
         for step in range(self.length)[:: -1 if direction.reverse else 1]:
             new, new_memory = step_of(direction, projected[step], state, memory)
             mask = self._mask(step)
@@ -216,7 +214,14 @@ class _Unroller:
                 new = self._kept(mask, new, state)
                 new_memory = new_memory if isinstance(new_memory, np.ndarray) else self._kept(mask, new_memory, memory)
             state, memory = new, new_memory
-        return outputs, state, memory
+        return outputs, self._ended(initial[0], state), self._ended(initial[1], memory)
+
+    def _ended(self, initial: State, last: State) -> State:
+        """The last state; zeros for a sequence of length 0, as ONNX Runtime has it."""
+        mask = self._mask(0)
+        if not mask or isinstance(last, np.ndarray) or (isinstance(initial, np.ndarray) and not np.any(initial)):
+            return last
+        return self._add("Where", [mask, last, self._once("zero", 0.0)])
 
     def _kept(self, mask: str, new: str, old: State) -> str:
         """The new state where the sequence goes on, the old one where it has ended."""
@@ -244,7 +249,7 @@ class _Unroller:
                 value = self._add("Clip", [value], min=-bound, max=bound)
             else:
                 value = self._add("Clip", [value, self._once("least", -bound), self._once("most", bound)])
-        return self._add(activation.op, [value], **activation.attributes)
+        return self._add(activation.op, [value], **dict(activation.attributes))
 
     def _rnn(self, direction: Direction, ahead: str, state: State, memory: State) -> tuple[str, State]:
         recurrent = self._recurrent(direction, state, slice(0, None), np.zeros_like(direction.bias))
@@ -302,29 +307,25 @@ class _Unroller:
     # What comes out.
 
     def _write_sequence(self, sequences: Sequence[Sequence[str]]) -> None:
-        """Output 0: [time, directions, batch, hidden], or [batch, time, directions, hidden] with layout 1."""
+        """Output 0: [time, directions, batch, hidden]."""
         output, hidden, count = self._output(0), self._cell.hidden, len(sequences)
         if not output:
             return
         whole = self._joined([self._joined(steps, 1) for steps in sequences], 2)
-        if self._cell.batch_first:
-            self._reshape(whole, (-1, self.length, count, hidden), output)
-        elif self._batch == 1:
+        if self._batch == 1:
             self._reshape(whole, (-1, count, 1, hidden), output)
         else:
             apart = self._reshape(whole, (-1, self.length, count, hidden))
             self._add("Transpose", [apart], output, perm=(1, 2, 0, 3))
 
     def _write_last(self, position: int, states: Sequence[State]) -> None:
-        """Outputs 1 and 2: [directions, batch, hidden], or [batch, directions, hidden] with layout 1."""
-        output, hidden, count = self._output(position), self._cell.hidden, len(states)
+        """Outputs 1 and 2: [directions, batch, hidden]."""
+        output, hidden = self._output(position), self._cell.hidden
         if not output:
             return
         names = [self._delivered(state) if isinstance(state, np.ndarray) else state for state in states]
         whole = self._joined(names, 1)
-        if self._cell.batch_first:
-            self._reshape(whole, (-1, count, hidden), output)
-        elif self._batch == 1:
+        if self._batch == 1:
             self._reshape(whole, (-1, 1, hidden), output)
         else:
             self._add("Transpose", [whole], output, perm=(1, 0, 2))

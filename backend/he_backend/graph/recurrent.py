@@ -26,7 +26,7 @@ class Activation(NamedTuple):
     """An ONNX operator and its attributes."""
 
     op: str
-    attributes: Mapping[str, float]
+    attributes: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,11 @@ class Direction:
 
 @dataclass(frozen=True)
 class Recurrence:
-    """A recurrent layer; `hidden` is the width of its state."""
+    """A recurrent layer that reads [time, batch, inputs]; `hidden` is the width of its state."""
 
     op: str
     hidden: int
     directions: tuple[Direction, ...]
-    batch_first: bool  # layout 1
     clip: float | None  # bound of what enters the activations
     linear_before_reset: bool  # GRU: the reset gate multiplies R·h + b, not h
     coupled: bool  # LSTM: the forget gate is one minus the input gate
@@ -97,7 +96,6 @@ def recurrence_of(graph: Graph, node: Node) -> Recurrence:
         op=node.op,
         hidden=int(hidden),
         directions=directions,
-        batch_first=bool(node.attribute("layout", 0)),
         clip=clip if clip > 0 else None,
         linear_before_reset=bool(node.attribute("linear_before_reset", 0)),
         coupled=bool(node.attribute("input_forget", 0)),

@@ -118,9 +118,9 @@ def _check_rows_apart(model: onnx.ModelProto, inputs: Inputs, open_rows: Sequenc
     symbolic = {name: (("rows",) if name in open_rows else shape[:1]) + shape[1:] for name, shape, _ in inputs}
     blob = _with_inputs(model, symbolic).SerializeToString()
     feeds = runtime.random_feeds([(n, ((3, *s[1:]) if n in open_rows else s), t) for n, s, t in inputs])
+    apart = [runtime.run(blob, {n: (v[i : i + 1] if n in open_rows else v) for n, v in feeds.items()}) for i in range(3)]
     try:
         together = runtime.run(blob, feeds)
-        apart = [runtime.run(blob, {n: (v[i : i + 1] if n in open_rows else v) for n, v in feeds.items()}) for i in range(3)]
     except ModelError:
         return  # made for one row only; the splitter runs it row by row
     for position, output in enumerate(model.graph.output):

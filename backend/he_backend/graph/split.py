@@ -93,6 +93,8 @@ def _receives(graph: Graph, places: dict[str, Place], node: Node, output: str, h
     receiving = here.expression.level + 1
     if computing != receiving:
         return receiving < computing
+    if len(node.outputs) > 1 and had.issuperset(node.outputs):
+        return False  # all parts are wanted: the whole comes as one
     missing = [name for name in data if name not in had and places[name].expression is not None]
     if not missing:
         return False

@@ -34,14 +34,23 @@ def import_torch(
     """The module as a verified Graph; axis 0 of its inputs counts rows.
 
     example: one input (array or tensor) or a sequence of them, with a row axis; its values do not matter, its shapes and types do.
+    A module with layers that are not batch_first and whose axis 0 therefore is time takes the whole example as one row.
     Raises ModelError when torch is missing or cannot export the module, and as `import_onnx` does.
     """
-    data = export(module, example)
-    return import_onnx(data, name or type(module).__name__, dims, public_embeddings)
+    name = name or type(module).__name__
+    try:
+        return import_onnx(export(module, example), name, dims, public_embeddings)
+    except ModelError as error:
+        if error.problems or all(getattr(part, "batch_first", True) for part in module.modules()):
+            raise
+        return import_onnx(export(module, example, open_rows=False), name, dims, public_embeddings)
 
 
-def export(module: Any, example: Any) -> bytes:
-    """The module in evaluation mode as an ONNX file. The module's own mode is put back afterwards."""
+def export(module: Any, example: Any, open_rows: bool = True) -> bytes:
+    """The module in evaluation mode as an ONNX file. The module's own mode is put back afterwards.
+
+    open_rows: axis 0 of the inputs may have any size, or size 1 where that cannot be traced; otherwise sizes are those of the example.
+    """
     try:
         import torch
     except ImportError as error:
@@ -57,16 +66,17 @@ def export(module: Any, example: Any) -> bytes:
     mode = module.training
     module.eval()
     try:
-        return _export(torch, module, tensors, options, names)
+        return _export(torch, module, tensors, options, names, open_rows)
     finally:
         module.train(mode)
 
 
-def _export(torch: Any, module: Any, tensors: Sequence[Any], options: dict[str, Any], names: Sequence[str]) -> bytes:
+def _export(torch: Any, module: Any, tensors: Sequence[Any], options: dict[str, Any], names: Sequence[str], open_rows: bool) -> bytes:
     """Try an open row axis first; a module that cannot be traced so is exported on one row."""
     axes = {name: {0: "rows"} for name, tensor in zip(names, tensors) if tensor.dim()}
-    single = tuple(tensor[:1] if tensor.dim() else tensor for tensor in tensors)
-    attempts: list[tuple[Sequence[Any], dict[str, Any]]] = [(tensors, {**options, "dynamic_axes": axes}), (single, options)]
+    single = tuple(tensor[:1] if tensor.dim() and open_rows else tensor for tensor in tensors)
+    attempts: list[tuple[Sequence[Any], dict[str, Any]]] = [(tensors, {**options, "dynamic_axes": axes})] if open_rows else []
+    attempts.append((single, options))
     if "dynamo" in options:
         attempts.append((single, {"dynamo": True, "external_data": False, "input_names": names, "verbose": False}))
     fast_attention = getattr(torch.backends, "mha", None)  # fused kernels have no ONNX form
