@@ -1,5 +1,11 @@
 // Policies of transform.h and elementwise kernels on 512-bit vectors. Included inside an anonymous namespace.
 
+// Keeps the compiler from reassociating sums across this value, which costs additions in butterflies.
+inline __m512i opaque(__m512i v) {
+    __asm__("" : "+v"(v));
+    return v;
+}
+
 struct Vector512_32 {
     using W = u32;
     using V = __m512i;
@@ -23,7 +29,7 @@ struct Vector512_32 {
     }
     static Factor load_factor(const W* table) { return pair_factor(table, table + L); }
 
-    static void transpose(V* v) {
+    __attribute__((always_inline)) static void transpose(V* v) {
         V t[16];
 #pragma GCC unroll 8
         for (int i = 0; i < 8; ++i) {
@@ -57,8 +63,8 @@ struct Vector512_32 {
     V multiply(V y, const Factor& f) const {
         const V even = _mm512_mul_epu32(y, f.companion);
         const V odd = _mm512_mul_epu32(_mm512_srli_epi64(y, 32), f.companion_odd);
-        const V quotient = _mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd);
-        return _mm512_sub_epi32(_mm512_mullo_epi32(y, f.w), _mm512_mullo_epi32(quotient, q));
+        const V quotient = _mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_CDAB);  // the high halves of both
+        return opaque(_mm512_sub_epi32(_mm512_mullo_epi32(y, f.w), _mm512_mullo_epi32(quotient, q)));
     }
     V q;
 };
@@ -74,7 +80,7 @@ struct Words512 {
     static V sub(V a, V b) { return _mm512_sub_epi64(a, b); }
     static V min(V a, V b) { return _mm512_min_epu64(a, b); }
 
-    static void transpose(V* v) {
+    __attribute__((always_inline)) static void transpose(V* v) {
         V t[8];
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
@@ -118,7 +124,7 @@ struct Vector512_64 : Words512 {
         const V cross_1 = _mm512_srli_epi64(_mm512_mul_epu32(high, f.companion), 32);
         const V cross_2 = _mm512_srli_epi64(_mm512_mul_epu32(y, f.companion_high), 32);
         const V quotient = add(_mm512_mul_epu32(high, f.companion_high), add(cross_1, cross_2));
-        return sub(_mm512_mullo_epi64(y, f.w), _mm512_mullo_epi64(quotient, q));
+        return opaque(sub(_mm512_mullo_epi64(y, f.w), _mm512_mullo_epi64(quotient, q)));
     }
     V q;
 };
@@ -196,8 +202,9 @@ inline __m512d load_reals(const double* x) { return _mm512_loadu_pd(x); }
 inline __m512d load_reals(const float* x) { return _mm512_cvtps_pd(_mm256_loadu_ps(x)); }
 
 template <class REAL>
-bool message_512(i64* out, const REAL* x, std::size_t n, double scale, double limit, const u8* noise) {
+bool message_512(i64* out, const REAL* x, std::size_t n, double scale, double limit, const u8* noise, u64 q) {
     const __m512d factor = _mm512_set1_pd(scale), most = _mm512_set1_pd(limit);
+    const __m512i modulus = _mm512_set1_epi64(static_cast<long long>(q));
     __mmask8 inside = 0xff;
     for (std::size_t block = 0; block < n; block += NOISE_BLOCK, noise += NOISE_BLOCK_BYTES) {
         alignas(64) i8 errors[NOISE_BLOCK];
@@ -207,7 +214,8 @@ bool message_512(i64* out, const REAL* x, std::size_t n, double scale, double li
             inside &= _mm512_cmp_pd_mask(_mm512_abs_pd(scaled), most, _CMP_LE_OQ);
             const __m512i m = _mm512_cvt_roundpd_epi64(scaled, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
             const __m512i e = _mm512_cvtepi8_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(errors + c)));
-            _mm512_storeu_si512(out + block + c, _mm512_add_epi64(m, e));
+            const __m512i sum = _mm512_add_epi64(m, e);
+            _mm512_storeu_si512(out + block + c, _mm512_mask_add_epi64(sum, _mm512_movepi64_mask(sum), sum, modulus));
         }
     }
     return inside == 0xff;
@@ -233,46 +241,6 @@ bool message32_512(u32* out, const REAL* x, std::size_t n, double scale, double 
         }
     }
     return inside == 0xff;
-}
-
-inline void transpose32_512(u32* out, std::size_t out_stride, const u32* in, std::size_t in_stride, std::size_t rows, std::size_t columns) {
-    std::size_t r = 0;
-    for (; r + 16 <= rows; r += 16) {
-        std::size_t c = 0;
-        for (; c + 16 <= columns; c += 16) {
-            __m512i v[16];
-#pragma GCC unroll 16
-            for (std::size_t i = 0; i < 16; ++i) {
-                v[i] = _mm512_loadu_si512(in + (r + i) * in_stride + c);
-                __builtin_prefetch(in + (r + i + 16) * in_stride + c);
-            }
-            Vector512_32::transpose(v);
-#pragma GCC unroll 16
-            for (std::size_t i = 0; i < 16; ++i) _mm512_storeu_si512(out + (c + i) * out_stride + r, v[i]);
-        }
-        transpose_words(out + c * out_stride + r, out_stride, in + r * in_stride + c, in_stride, 16, columns - c);
-    }
-    transpose_words(out + r, out_stride, in + r * in_stride, in_stride, rows - r, columns);
-}
-
-inline void transpose64_512(u64* out, std::size_t out_stride, const u64* in, std::size_t in_stride, std::size_t rows, std::size_t columns) {
-    std::size_t r = 0;
-    for (; r + 8 <= rows; r += 8) {
-        std::size_t c = 0;
-        for (; c + 8 <= columns; c += 8) {
-            __m512i v[8];
-#pragma GCC unroll 8
-            for (std::size_t i = 0; i < 8; ++i) {
-                v[i] = _mm512_loadu_si512(in + (r + i) * in_stride + c);
-                __builtin_prefetch(in + (r + i + 16) * in_stride + c);
-            }
-            Words512::transpose(v);
-#pragma GCC unroll 8
-            for (std::size_t i = 0; i < 8; ++i) _mm512_storeu_si512(out + (c + i) * out_stride + r, v[i]);
-        }
-        transpose_words(out + c * out_stride + r, out_stride, in + r * in_stride + c, in_stride, 8, columns - c);
-    }
-    transpose_words(out + r, out_stride, in + r * in_stride, in_stride, rows - r, columns);
 }
 
 inline void reduce_signed_512(i64* out, const i64* v, std::size_t n, u64 q, u64 one_p64, u64 offset) {

@@ -49,8 +49,6 @@ struct WordKernels {
     void (*multiply)(W* out, const W* a, const W* b, const W* b_p, const NttView<W>& ntt);
     void (*narrow)(W* out, const u64* in, std::size_t n);
     void (*widen)(u64* out, const W* in, std::size_t n);
-    // out = v mod q for |v| < q.
-    void (*lift)(W* out, const i64* v, std::size_t n, W q);
     // tiles of (m - t) mod q -> bit streams of `bits` words, or tiles of words if bits is 0; m and t reduced.
     void (*subtract_pack)(u64* words, const W* m, const W* t, std::size_t tiles, W q, int bits);
     // out = (t + body) mod q; body as subtract_pack writes it, below 2^bits or reduced; out reduced.
@@ -74,18 +72,20 @@ struct DotSink {
     u64 factor;     // of the digit
     u64 companion;  // floor(factor * 2^64 / q), if exact
     u64 q;
+    bool first;     // the sums start here, from zero
 };
 
 struct Kernels {
     const char* name;
     WordKernels<u32> word32;   // q < 2^30
     WordKernels<u64> word52;   // q < 2^50; lanes 0 where the CPU has no 52-bit multiplication
+    WordKernels<u64> word54;   // 2^b - 2^40 < q < 2^b, 50 <= b <= 54; likewise
     WordKernels<u64> word64;   // q < 2^61
     // out = round(x * scale), to nearest and ties to even, plus the number of set bits among 42 random ones less 21; n a multiple of
-    // NOISE_BLOCK. False if some |x * scale| > limit or is NaN (out is then unspecified).
-    bool (*message_f64)(i64* out, const double* x, std::size_t n, double scale, double limit, const u8* noise);
-    bool (*message_f32)(i64* out, const float* x, std::size_t n, double scale, double limit, const u8* noise);
-    // The same modulo q < 2^30, for limit + 21 < q.
+    // NOISE_BLOCK. q is added to what is negative. False if some |x * scale| > limit or is NaN (out is then unspecified).
+    bool (*message_f64)(i64* out, const double* x, std::size_t n, double scale, double limit, const u8* noise, u64 q);
+    bool (*message_f32)(i64* out, const float* x, std::size_t n, double scale, double limit, const u8* noise, u64 q);
+    // The same for limit + 21 < q < 2^30.
     bool (*message32_f64)(u32* out, const double* x, std::size_t n, double scale, double limit, const u8* noise, u32 q);
     bool (*message32_f32)(u32* out, const float* x, std::size_t n, double scale, double limit, const u8* noise, u32 q);
     // out[c * out_stride + r] = in[r * in_stride + c]
@@ -96,12 +96,14 @@ struct Kernels {
     // A tile of residues -> `digits` tiles of digits of `bits` bits (at most 15), each less 2^(bits - 1); digit d of the tile is at
     // out + d * stride, its values in an order of the kernels' own.
     void (*digitize)(i16* out, std::size_t stride, const u64* in, int digits, int bits);
+    // The same from a bit stream of `packed_bits` words.
+    void (*digitize_packed)(i16* out, std::size_t stride, const u64* words, int packed_bits, int digits, int bits);
     // sums[m][0 .. TILE) += factor * S, S = sum over k of weights[k][m] * panel[rows[k]], for `outputs` <= MAX_OUTPUTS; the caller
     // guarantees that S fits int32. rows [2 * pairs], weights [pairs][outputs][2] int16; panel rows are tiles made by digitize.
     // If exact, S + 2^31 in place of S, and sums stay reduced modulo q.
     void (*dot)(u64* const* sums, const i16* panel, const i32* rows, std::size_t pairs, const i32* weights, int outputs, const DotSink& sink);
-    // out = round((sums + constant) / 2^64 * p) mod p, p < 2^31.
-    void (*switch_modulus)(u64* out, const u64* sums, u64 constant, u64 p);
+    // out = round((sums + constant) / 2^64 * p) mod p, p < 2^31; a bit stream of `bits` words, or a tile of words if bits is 0.
+    void (*switch_modulus)(u64* out, const u64* sums, u64 constant, u64 p, int bits);
     // out = (sums + constant) mod q, both reduced.
     void (*add_constant)(u64* out, const u64* sums, u64 constant, u64 q);
     // A tile of values below 2^bits <-> a little-endian bit stream of `bits` words; 1 <= bits <= 61.

@@ -34,7 +34,7 @@ struct Vector256_32 {
     }
     static Factor load_factor(const W* table) { return pair_factor(table, table + L); }
 
-    static void transpose(V* v) {
+    __attribute__((always_inline)) static void transpose(V* v) {
         V t[8];
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
@@ -91,7 +91,7 @@ struct Vector256_64 {
     static Factor pair_factor(const W* w, const W* p) { return of(load(w), load(p)); }
     static Factor load_factor(const W* table) { return of(load(table), load(table + L)); }
 
-    static void transpose(V* v) {
+    __attribute__((always_inline)) static void transpose(V* v) {
         const V a = _mm256_unpacklo_epi64(v[0], v[1]), b = _mm256_unpackhi_epi64(v[0], v[1]);
         const V c = _mm256_unpacklo_epi64(v[2], v[3]), d = _mm256_unpackhi_epi64(v[2], v[3]);
         v[0] = _mm256_permute2x128_si256(a, c, 0x20);
@@ -125,15 +125,17 @@ const Kernels& avx2_kernels() {
         "avx2",
         word_kernels<Vector256_32, PortableBits>(32, 32),
         WordKernels<u64>{},
+        WordKernels<u64>{},
         word_kernels<Vector256_64, PortableBits>(64, 64),
         message_words<double>,
         message_words<float>,
         message32_words<double>,
         message32_words<float>,
-        transpose_words<u32>,
-        transpose_words<u64>,
+        transpose_blocks<Vector256_32>,
+        transpose_blocks<Vector256_64>,
         reduce_signed_words,
         digitize_words,
+        digitize_packed_words,
         dot_words,
         switch_modulus_words,
         add_constant_words,

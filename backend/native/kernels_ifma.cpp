@@ -46,6 +46,38 @@ struct Vector512_52 : Words512 {
     V minus_q;
 };
 
+// Primes of 50 to 54 bits that are just below a power of two, 2^b - c: what is above bit b folds back as a multiple of c.
+struct Vector512_54 : Words512 {
+    struct Factor {
+        V w, companion;
+    };
+    static constexpr W R = 2;
+    static constexpr bool FOLDS = true;
+    static constexpr int LOW = 8;  // bits of y that the estimate of the quotient leaves out
+
+    explicit Vector512_54(W modulus) : minus_q(set1(0 - (modulus << LOW))) {
+        int bits = 0;
+        while (modulus >> bits) ++bits;
+        cut = set1((W{1} << bits) - 1);
+        excess = set1((W{1} << bits) - modulus);
+        shift = _mm_cvtsi32_si128(bits);
+    }
+    static Factor broadcast(W w, W p) { return {set1(w), set1(p)}; }
+    static Factor pair_factor(const W* w, const W* p) { return {load(w), load(p)}; }
+    static Factor load_factor(const W* table) { return {load(table), load(table + L)}; }
+
+    // x < 2^64 -> x mod q or that plus q, as long as 2^(64 - b) * c < q
+    V fold(V x) const { return opaque(_mm512_madd52lo_epu64(_mm512_and_si512(x, cut), _mm512_srl_epi64(x, shift), excess)); }
+
+    // floor(floor(y / 2^8) * companion / 2^52) * 2^8 is at most 3 * 2^8 below y * w / q for y < 2^60; the remainder fits 64 bits.
+    V multiply(V y, const Factor& f) const {
+        const V quotient = _mm512_madd52hi_epu64(_mm512_setzero_si512(), _mm512_srli_epi64(y, LOW), f.companion);
+        return fold(add(_mm512_mullo_epi64(y, f.w), _mm512_mullo_epi64(quotient, minus_q)));
+    }
+    V minus_q, cut, excess;
+    __m128i shift;
+};
+
 }  // namespace
 
 const Kernels& ifma_kernels() {
@@ -53,15 +85,17 @@ const Kernels& ifma_kernels() {
         "ifma",
         word_kernels<Vector512_32, Bits512>(32, 32),
         word_kernels<Vector512_52, Bits512>(52, 52),
+        word_kernels<Vector512_54, Bits512>(52, 60),
         word_kernels<Vector512_64, Bits512>(64, 64),
         message_512<double>,
         message_512<float>,
         message32_512<double>,
         message32_512<float>,
-        transpose32_512,
-        transpose64_512,
+        transpose_blocks<Vector512_32>,
+        transpose_blocks<Words512>,
         reduce_signed_512,
         digitize_512,
+        digitize_packed_512,
         dot_512,
         switch_modulus_512,
         add_constant_words,

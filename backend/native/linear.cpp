@@ -17,7 +17,8 @@ constexpr i64 MOST_WEIGHT = (1 << 23) - 1, LEAST_WEIGHT = -(1 << 23);
 // Weights of more than 16 bits are cut into a signed lower half of HALF_BITS bits and the rest.
 constexpr int HALF_BITS = 12;
 constexpr u64 MOST_WHOLE = 32767;
-constexpr std::size_t PREFETCH_ROWS = 6;
+// Neighbouring tiles of one column that a thread takes at a time.
+constexpr std::size_t TILES_AT_A_TIME = 4;
 // Work of joining a block's sum to an accumulator, in pairs of terms.
 constexpr double JOIN_PAIRS = 5;
 
@@ -191,7 +192,7 @@ void Linear::make_stages(const std::vector<BlockView>& blocks) {
                     for (std::size_t k = begin; k < end; ++k) fresh += gather[k] >= 0 && seen[gather[k]] != stages_.size();
                     if (in_count_ + 1 > most_rows && stages_.back().rows.size() + fresh > most_rows) open_stage();
                     Stage& stage = stages_.back();
-                    const Task task{parts[index], gather_.size(), slots_.size()};
+                    const Task task{parts[index], gather_.size(), slots_.size(), 0};
                     for (std::size_t k = begin; k < begin + 2 * task.part->pairs; ++k) {
                         const i32 input = k < end ? gather[k] : -1;
                         if (input >= 0 && seen[input] != stages_.size()) {
@@ -213,6 +214,7 @@ void Linear::make_stages(const std::vector<BlockView>& blocks) {
                         }
                     }
                     stage.tasks.push_back(task);
+                    stage.tiles += task.part->tiles.size();
                 }
             }
         }
@@ -227,7 +229,8 @@ void Linear::make_stages(const std::vector<BlockView>& blocks) {
         opens[first_stage[output] - 1].push_back(static_cast<u32>(output));
         closes[last_stage[output] - 1].push_back(static_cast<u32>(output));
     }
-    std::vector<u32> slot(out_count_, 0), idle;
+    std::vector<u32> slot(out_count_, 0), idle, begun;
+    std::vector<u8> started(out_count_, 0);
     for (std::size_t s = 0; s < stages_.size(); ++s) {
         Stage& stage = stages_[s];
         most_rows_ = std::max(most_rows_, stage.rows.size());
@@ -235,12 +238,26 @@ void Linear::make_stages(const std::vector<BlockView>& blocks) {
             if (idle.empty()) idle.push_back(static_cast<u32>(slot_count_++));
             slot[output] = idle.back();
             idle.pop_back();
-            stage.open.emplace_back(slot[output], output);
         }
-        for (const Task& task : stage.tasks) {
-            std::size_t outputs = 0;
-            for (const Outputs& tile : task.part->tiles) outputs += static_cast<std::size_t>(tile.count);
-            for (std::size_t m = 0; m < outputs; ++m) slots_[task.slots + m] = slot[slots_[task.slots + m]];
+        for (Task& task : stage.tasks) {
+            task.firsts = firsts_.size();
+            u32* outputs = slots_.data() + task.slots;
+            for (const Outputs& tile : task.part->tiles) {
+                // A tile whose outputs are all new and different starts them; other new ones are set to zero before.
+                std::size_t fresh = 0;
+                for (int m = 0; m < tile.count; ++m) {
+                    fresh += !started[outputs[m]];
+                    if (!started[outputs[m]]) begun.push_back(outputs[m]);
+                    started[outputs[m]] = 1;
+                }
+                const bool first = fresh == static_cast<std::size_t>(tile.count);
+                if (!first)
+                    for (u32 output : begun) stage.open.push_back(slot[output]);
+                begun.clear();
+                firsts_.push_back(first);
+                for (int m = 0; m < tile.count; ++m) outputs[m] = slot[outputs[m]];
+                outputs += tile.count;
+            }
         }
         for (u32 output : closes[s]) {
             stage.close.emplace_back(slot[output], output);
@@ -309,87 +326,111 @@ void Linear::run(const std::vector<Column>& columns, std::size_t width, u64 p, s
         last_digit += digit.limb < last_limb;
     }
     const std::size_t tiles = (width + TILE - 1) / TILE;
-    parallel_ranges(columns.size() * tiles, 1, threads, [&](std::size_t begin, std::size_t end) {
+    parallel_ranges(columns.size() * tiles, TILES_AT_A_TIME, threads, [&](std::size_t begin, std::size_t end) {
         std::unique_ptr<Work> work = work_.take([this] { return make_work(); });
         for (std::size_t k = begin; k < end; ++k) {
             const std::size_t first = k % tiles * TILE;
-            run_tile(columns[k / tiles], first, std::min(TILE, width - first), p, first_digit, last_digit, *work);
+            const Column* next = k + 1 < end ? &columns[(k + 1) / tiles] : nullptr;
+            run_tile(columns[k / tiles], first, std::min(TILE, width - first), p, first_digit, last_digit, next, (k + 1) % tiles * TILE, *work);
         }
         work_.give(std::move(work));
     });
 }
 
 void Linear::run_tile(const Column& column, std::size_t first, std::size_t values, u64 p, std::size_t first_digit, std::size_t last_digit,
+                      const Column* next, std::size_t next_first, Work& work) const {
+    const std::size_t stride = most_rows_ * TILE;
+    const std::size_t first_limb = factors_[first_digit].limb, last_limb = factors_[last_digit - 1].limb;
+    for (std::size_t s = 0; s < stages_.size(); ++s) {
+        const Stage& stage = stages_[s];
+        for (std::size_t row = 0; row < stage.rows.size(); ++row) {
+            i16* out = work.panel.data() + row * TILE;
+            for (std::size_t digit = first_digit; digit < last_digit;) {
+                const std::size_t l = factors_[digit].limb;
+                std::size_t end = digit;
+                while (end < last_digit && factors_[end].limb == l) ++end;
+                read_row(column.in, stage.rows[row], first, values, l, out, static_cast<int>(end - digit), work);
+                out += (end - digit) * stride;
+                digit = end;
+            }
+        }
+        for (u32 slot : stage.open) std::memset(work.sums.data() + slot * TILE, 0, TILE * sizeof(u64));
+        const bool last = s + 1 == stages_.size();
+        Ahead ahead{last ? &stages_[0] : &stages_[s + 1], last ? next : &column, last ? next_first : first, first_limb, last_limb, 0, 0};
+        if (ahead.column) ahead.step = (ahead.stage->rows.size() + stage.tiles - 1) / stage.tiles;
+        for (const Task& task : stage.tasks) run_task(task, !p, first_digit, last_digit, ahead, work);
+        for (const auto& [slot, output] : stage.close)
+            write_row(column.out, output, first, values, p, first_limb, work.sums.data() + slot * TILE, work);
+    }
+    if (untouched_.empty()) return;
+    std::memset(work.sums.data(), 0, TILE * sizeof(u64));
+    for (u32 output : untouched_) write_row(column.out, output, first, values, p, first_limb, work.sums.data(), work);
+}
+
+// One tile of one input under one prime, as digits.
+void Linear::read_row(const Rows<const u64>& rows, i32 input, std::size_t first, std::size_t values, std::size_t limb, i16* out, int digits,
                       Work& work) const {
     const Kernels& kernels = ring_->kernels();
     const std::size_t stride = most_rows_ * TILE;
-    const std::size_t first_limb = factors_[first_digit].limb, last_limb = factors_[last_digit - 1].limb;
-    for (const Stage& stage : stages_) {
-        for (std::size_t row = 0; row < stage.rows.size(); ++row) {
-            if (row + PREFETCH_ROWS < stage.rows.size()) prefetch(column.in, stage.rows[row + PREFETCH_ROWS], first, first_limb, last_limb);
-            std::size_t digit = first_digit;
-            for (std::size_t l = first_limb; l <= last_limb; ++l) {
-                int digits = 0;
-                while (digit + static_cast<std::size_t>(digits) < last_digit && factors_[digit + static_cast<std::size_t>(digits)].limb == l) ++digits;
-                const u64* tile = work.tile.data();
-                if (stage.rows[row] < 0) {
-                    std::memset(work.tile.data(), 0, TILE * sizeof(u64));
-                } else {
-                    const int bits = bit_length(ring_->fields()[l].q);
-                    const u64* at = column.in.data + static_cast<std::size_t>(stage.rows[row]) * column.in.element_stride + column.in.limb_offset[l];
-                    if (column.in.packed) {
-                        at += first / TILE * static_cast<std::size_t>(bits);
-                        if (values < TILE) {
-                            u64* copy = work.tile.data() + TILE;
-                            std::memset(copy, 0, TILE * sizeof(u64));
-                            std::memcpy(copy, at, (values * static_cast<std::size_t>(bits) + 63) / 64 * sizeof(u64));
-                            at = copy;
-                        }
-                        kernels.unpack(work.tile.data(), at, bits);
-                    } else if (values < TILE) {
-                        std::memset(work.tile.data(), 0, TILE * sizeof(u64));
-                        std::memcpy(work.tile.data(), at + first, values * sizeof(u64));
-                    } else {
-                        tile = at + first;
-                    }
-                }
-                kernels.digitize(work.panel.data() + (digit - first_digit) * stride + row * TILE, stride, tile, digits, bits_);
-                digit += static_cast<std::size_t>(digits);
-            }
-        }
-        for (const auto& [slot, output] : stage.open) std::memset(work.sums.data() + slot * TILE, 0, TILE * sizeof(u64));
-        for (const Task& task : stage.tasks) run_task(task, !p, first_digit, last_digit, work);
-        for (const auto& [slot, output] : stage.close) {
-            const u64* sums = work.sums.data() + slot * TILE;
-            if (p) {
-                kernels.switch_modulus(work.tile.data(), sums, switch_constants_[output], p);
-                write(column.out, output, 0, first, values, bit_length(p), work.tile.data());
-            } else {
-                const u64 q = ring_->fields()[first_limb].q;
-                kernels.add_constant(work.tile.data(), sums, exact_constants_[first_limb][output], q);
-                write(column.out, output, first_limb, first, values, bit_length(q), work.tile.data());
-            }
-        }
-    }
-    std::memset(work.tile.data(), 0, TILE * sizeof(u64));
-    const int bits = bit_length(p ? p : ring_->fields()[first_limb].q);
-    for (u32 output : untouched_) write(column.out, output, p ? 0 : first_limb, first, values, bits, work.tile.data());
-}
-
-// Rows lie far apart, beyond what the hardware prefetches.
-void Linear::prefetch(const Rows<const u64>& rows, i32 input, std::size_t first, std::size_t first_limb, std::size_t last_limb) const {
-    if (input < 0) return;
-    for (std::size_t l = first_limb; l <= last_limb; ++l) {
-        const std::size_t words = rows.packed ? static_cast<std::size_t>(bit_length(ring_->fields()[l].q)) : TILE;
-        const u64* at = rows.data + static_cast<std::size_t>(input) * rows.element_stride + rows.limb_offset[l] + first / TILE * words;
-        for (std::size_t word = 0; word < words; word += 8) __builtin_prefetch(at + word);
+    u64* copy = work.tile.data();
+    if (input < 0 || values < TILE) std::memset(copy, 0, TILE * sizeof(u64));
+    if (input < 0) return kernels.digitize(out, stride, copy, digits, bits_);
+    const u64* at = rows.at(static_cast<std::size_t>(input), limb);
+    if (rows.packed) {
+        const int bits = bit_length(ring_->fields()[limb].q);
+        at += first / TILE * static_cast<std::size_t>(bits);
+        if (values < TILE) std::memcpy(copy, at, (values * static_cast<std::size_t>(bits) + 63) / 64 * sizeof(u64));
+        kernels.digitize_packed(out, stride, values < TILE ? copy : at, bits, digits, bits_);
+    } else {
+        if (values < TILE) std::memcpy(copy, at + first, values * sizeof(u64));
+        kernels.digitize(out, stride, values < TILE ? copy : at + first, digits, bits_);
     }
 }
 
-void Linear::run_task(const Task& task, bool exact, std::size_t first_digit, std::size_t last_digit, Work& work) const {
+// One tile of one output, from its accumulators.
+void Linear::write_row(const Rows<u64>& rows, std::size_t output, std::size_t first, std::size_t values, u64 p, std::size_t limb,
+                       const u64* sums, Work& work) const {
+    const Kernels& kernels = ring_->kernels();
+    const u64 q = p ? p : ring_->fields()[limb].q;
+    const std::size_t bits = static_cast<std::size_t>(bit_length(q));
+    u64* to = rows.at(output, p ? 0 : limb) + (rows.packed ? first / TILE * bits : first);
+    if (p && values == TILE) return kernels.switch_modulus(to, sums, switch_constants_[output], p, rows.packed ? static_cast<int>(bits) : 0);
+    u64* tile = work.tile.data();
+    u64* packed = tile + TILE;
+    if (p)
+        kernels.switch_modulus(tile, sums, switch_constants_[output], p, 0);
+    else
+        kernels.add_constant(tile, sums, exact_constants_[limb][output], q);
+    if (!rows.packed) {
+        std::memcpy(to, tile, values * sizeof(u64));
+        return;
+    }
+    std::fill(tile + values, tile + TILE, 0);
+    kernels.pack(packed, tile, static_cast<int>(bits));
+    std::memcpy(to, packed, (values * bits + 63) / 64 * sizeof(u64));
+}
+
+// Fetches some of the rows that come next into the second-level cache: they lie far apart, beyond what the hardware foresees.
+void Linear::prefetch(Ahead& ahead) const {
+    const std::size_t end = std::min(ahead.row + ahead.step, ahead.stage->rows.size());
+    for (; ahead.row < end; ++ahead.row) {
+        const i32 input = ahead.stage->rows[ahead.row];
+        for (std::size_t l = ahead.first_limb; input >= 0 && l <= ahead.last_limb; ++l) {
+            const Rows<const u64>& rows = ahead.column->in;
+            const std::size_t words = rows.packed ? static_cast<std::size_t>(bit_length(ring_->fields()[l].q)) : TILE;
+            const u64* at = rows.at(static_cast<std::size_t>(input), l) + ahead.first / TILE * words;
+            for (std::size_t word = 0; word < words; word += 8) __builtin_prefetch(at + word, 0, 2);
+        }
+    }
+}
+
+void Linear::run_task(const Task& task, bool exact, std::size_t first_digit, std::size_t last_digit, Ahead& ahead, Work& work) const {
     const Kernels& kernels = ring_->kernels();
     const u32* slots = slots_.data() + task.slots;
+    const u8* firsts = firsts_.data() + task.firsts;
     for (const Outputs& outputs : task.part->tiles) {
+        bool first = *firsts++;
+        prefetch(ahead);
         u64* sums[MAX_OUTPUTS];
         for (int m = 0; m < outputs.count; ++m) sums[m] = work.sums.data() + static_cast<std::size_t>(slots[m]) * TILE;
         slots += outputs.count;
@@ -398,9 +439,11 @@ void Linear::run_task(const Task& task, bool exact, std::size_t first_digit, std
             const i16* panel = work.panel.data() + (d - first_digit) * most_rows_ * TILE;
             for (const Weights& weights : outputs.halves) {
                 const auto& unit = digit.unit[weights.shift ? 1 : 0];
-                const DotSink sink = {exact, exact ? unit.residue : unit.fraction, unit.companion, ring_->fields()[digit.limb].q};
+                DotSink sink = {exact, exact ? unit.residue : unit.fraction, unit.companion, ring_->fields()[digit.limb].q, first};
                 std::size_t begin = 0;
                 for (std::size_t end : weights.ends) {
+                    sink.first = first;
+                    first = false;
                     kernels.dot(sums, panel, gather_.data() + task.gather + 2 * begin, end - begin,
                                 weights.pairs.data() + begin * static_cast<std::size_t>(outputs.count), outputs.count, sink);
                     begin = end;
@@ -408,24 +451,6 @@ void Linear::run_task(const Task& task, bool exact, std::size_t first_digit, std
             }
         }
     }
-}
-
-void Linear::write(const Rows<u64>& rows, std::size_t output, std::size_t limb, std::size_t first, std::size_t values, int bits,
-                   const u64* tile) const {
-    u64* to = rows.data + output * rows.element_stride + rows.limb_offset[limb];
-    if (!rows.packed) {
-        std::memcpy(to + first, tile, values * sizeof(u64));
-        return;
-    }
-    to += first / TILE * static_cast<std::size_t>(bits);
-    if (values == TILE) {
-        ring_->kernels().pack(to, tile, bits);
-        return;
-    }
-    u64 whole[TILE] = {}, words[TILE] = {};
-    std::memcpy(whole, tile, values * sizeof(u64));
-    ring_->kernels().pack(words, whole, bits);
-    std::memcpy(to, words, (values * static_cast<std::size_t>(bits) + 63) / 64 * sizeof(u64));
 }
 
 }  // namespace he

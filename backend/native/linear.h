@@ -74,12 +74,15 @@ class Linear {
     struct Task {
         const Part* part;
         std::size_t gather, slots;
+        std::size_t firsts;  // of firsts_: whether each tile's accumulators start with this task
     };
-    // Tasks that together read no more rows than a panel holds. `open` accumulators start at zero before, `close` ones are complete after.
+    // Tasks that together read no more rows than a panel holds. `open` accumulators are set to zero before, `close` ones are complete after.
     struct Stage {
         std::vector<i32> rows;  // inputs in panel order; -1 is zero
         std::vector<Task> tasks;
-        std::vector<std::pair<u32, u32>> open, close;  // accumulator, output
+        std::size_t tiles = 0;  // of all tasks
+        std::vector<u32> open;                     // accumulators
+        std::vector<std::pair<u32, u32>> close;  // accumulator, output
     };
     // A digit of one limb, alone and times 2^HALF_BITS.
     struct Digit {
@@ -90,6 +93,13 @@ class Linear {
         } unit[2];
     };
     struct Work;
+    // The rows that will be read next, and how far they have been prefetched.
+    struct Ahead {
+        const Stage* stage;
+        const Column* column;  // null: none
+        std::size_t first, first_limb, last_limb;
+        std::size_t row, step;
+    };
 
     void choose_digits(const std::vector<BlockView>& blocks);
     Weights make_weights(const BlockView& block, std::size_t group, std::size_t begin, std::size_t end, std::size_t first, std::size_t last,
@@ -99,11 +109,13 @@ class Linear {
     void make_constants(const std::vector<BlockView>& blocks);
     void run(const std::vector<Column>& columns, std::size_t width, u64 p, std::size_t first_limb, std::size_t last_limb, int threads) const;
     void run_tile(const Column& column, std::size_t first, std::size_t values, u64 p, std::size_t first_digit, std::size_t last_digit,
+                  const Column* next, std::size_t next_first, Work& work) const;
+    void read_row(const Rows<const u64>& rows, i32 input, std::size_t first, std::size_t values, std::size_t limb, i16* out, int digits,
                   Work& work) const;
-    void write(const Rows<u64>& rows, std::size_t output, std::size_t limb, std::size_t first, std::size_t values, int bits,
-               const u64* tile) const;
-    void prefetch(const Rows<const u64>& rows, i32 input, std::size_t first, std::size_t first_limb, std::size_t last_limb) const;
-    void run_task(const Task& task, bool exact, std::size_t first_digit, std::size_t last_digit, Work& work) const;
+    void write_row(const Rows<u64>& rows, std::size_t output, std::size_t first, std::size_t values, u64 p, std::size_t limb, const u64* sums,
+                   Work& work) const;
+    void prefetch(Ahead& ahead) const;
+    void run_task(const Task& task, bool exact, std::size_t first_digit, std::size_t last_digit, Ahead& ahead, Work& work) const;
     std::unique_ptr<Work> make_work() const;
 
     std::shared_ptr<const Ring> ring_;
@@ -114,6 +126,7 @@ class Linear {
     std::vector<std::unique_ptr<Part>> parts_;
     std::vector<i32> gather_;
     std::vector<u32> slots_;
+    std::vector<u8> firsts_;
     std::vector<Stage> stages_;
     std::vector<u32> untouched_;                     // outputs without a term
     std::vector<u64> joins_;                         // per output: blocks that join it, in units of the lower half

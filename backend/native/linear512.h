@@ -8,44 +8,82 @@ inline int stored_value(int t) {
     return r < 4 ? 4 * j + r : 16 + 4 * j + r - 4;
 }
 
-inline void digitize_512(i16* out, std::size_t stride, const u64* in, int digits, int bits) {
-    alignas(64) static const struct Order {
-        i16 index[32];
-        Order() {
-            for (int t = 0; t < 32; ++t) index[t] = static_cast<i16>(2 * stored_value(t));  // the low 16 bits of each 32-bit value
-        }
-    } order;
-    const __m512i index = _mm512_load_si512(order.index);
-    const __m512i cut = _mm512_set1_epi32((1 << bits) - 1);
-    const __m512i middle = _mm512_set1_epi16(static_cast<short>(1 << (bits - 1)));
+struct StoredOrder {
+    alignas(64) i16 index[32];
+    StoredOrder() {
+        for (int t = 0; t < 32; ++t) index[t] = static_cast<i16>(2 * stored_value(t));  // the low 16 bits of each 32-bit value
+    }
+};
+
+inline __m512i stored_order() {
+    static const StoredOrder order;
+    return _mm512_load_si512(order.index);
+}
+
+// Two digits of 32 values in the low bits of 32-bit lanes.
+struct DigitPair {
+    DigitPair(i16* out, std::size_t stride, int bits)
+        : out_(out), stride_(stride), order_(stored_order()), cut_(_mm512_set1_epi32((1 << bits) - 1)),
+          middle_(_mm512_set1_epi16(static_cast<short>(1 << (bits - 1)))), shift_(_mm_cvtsi32_si128(bits)) {}
+
+    void store(int digit, bool second, int half, __m512i x0, __m512i x1) const {
+        i16* to = out_ + static_cast<std::size_t>(digit) * stride_ + 32 * half;
+        const __m512i low = _mm512_permutex2var_epi16(_mm512_and_si512(x0, cut_), order_, _mm512_and_si512(x1, cut_));
+        _mm512_storeu_si512(to, _mm512_sub_epi16(low, middle_));
+        if (!second) return;
+        const __m512i y0 = _mm512_and_si512(_mm512_srl_epi32(x0, shift_), cut_), y1 = _mm512_and_si512(_mm512_srl_epi32(x1, shift_), cut_);
+        _mm512_storeu_si512(to + stride_, _mm512_sub_epi16(_mm512_permutex2var_epi16(y0, order_, y1), middle_));
+    }
+
+  private:
+    i16* out_;
+    std::size_t stride_;
+    __m512i order_, cut_, middle_;
+    __m128i shift_;
+};
+
+// Digits of 32 values in four vectors of 64-bit lanes.
+inline void digitize_half(const DigitPair& pair, int half, const __m512i* values, int digits, int bits) {
     const __m512i low_halves = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
-    const __m128i shift = _mm_cvtsi32_si128(bits);
     for (int d = 0; d < digits; d += 2) {
         const __m128i away = _mm_cvtsi32_si128(d * bits);
-        for (int half = 0; half < 2; ++half) {
-            __m512i x[2];  // 32 values, the two digits in the low bits of 32-bit lanes
-#pragma GCC unroll 2
-            for (int i = 0; i < 2; ++i) {
-                const u64* from = in + 32 * half + 16 * i;
-                const __m512i a = _mm512_srl_epi64(_mm512_loadu_si512(from), away);
-                const __m512i b = _mm512_srl_epi64(_mm512_loadu_si512(from + 8), away);
-                x[i] = _mm512_permutex2var_epi32(a, low_halves, b);
-            }
-            const __m512i first = _mm512_permutex2var_epi16(_mm512_and_si512(x[0], cut), index, _mm512_and_si512(x[1], cut));
-            _mm512_storeu_si512(out + d * stride + 32 * half, _mm512_sub_epi16(first, middle));
-            if (d + 1 < digits) {
-                const __m512i y0 = _mm512_and_si512(_mm512_srl_epi32(x[0], shift), cut);
-                const __m512i y1 = _mm512_and_si512(_mm512_srl_epi32(x[1], shift), cut);
-                const __m512i second = _mm512_permutex2var_epi16(y0, index, y1);
-                _mm512_storeu_si512(out + (d + 1) * stride + 32 * half, _mm512_sub_epi16(second, middle));
-            }
-        }
+        const auto lanes = [&](int i) { return _mm512_srl_epi64(values[i], away); };
+        pair.store(d, d + 1 < digits, half, _mm512_permutex2var_epi32(lanes(0), low_halves, lanes(1)),
+                   _mm512_permutex2var_epi32(lanes(2), low_halves, lanes(3)));
+    }
+}
+
+inline void digitize_512(i16* out, std::size_t stride, const u64* in, int digits, int bits) {
+    const DigitPair pair(out, stride, bits);
+    for (int half = 0; half < 2; ++half) {
+        __m512i values[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) values[i] = _mm512_loadu_si512(in + 32 * half + 8 * i);
+        digitize_half(pair, half, values, digits, bits);
+    }
+}
+
+inline void digitize_packed_512(i16* out, std::size_t stride, const u64* words, int packed_bits, int digits, int bits) {
+    const DigitPair pair(out, stride, bits);
+    if (packed_bits < 32 && digits <= 2) {
+        const Unpacker<u32> unpacker(packed_bits);
+        for (int half = 0; half < 2; ++half)
+            pair.store(0, digits == 2, half, unpacker.group(words, 2 * half), unpacker.group(words, 2 * half + 1));
+        return;
+    }
+    const Unpacker<u64> unpacker(packed_bits);
+    for (int half = 0; half < 2; ++half) {
+        __m512i values[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) values[i] = unpacker.group(words, 4 * half + i);
+        digitize_half(pair, half, values, digits, bits);
     }
 }
 
 // sums[0 .. 16) += factor * partial, modulo 2^64 or q.
 inline void join_sums_512(u64* sums, __m512i partial, const DotSink& sink) {
     const __m512i factor = _mm512_set1_epi64(static_cast<long long>(sink.factor));
+    const __mmask8 kept = sink.first ? 0 : 0xff;
     __m512i wide[2] = {_mm512_cvtepi32_epi64(_mm512_castsi512_si256(partial)), _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(partial, 1))};
     if (sink.exact) {
         const Vector512_64 p(sink.q);
@@ -53,7 +91,7 @@ inline void join_sums_512(u64* sums, __m512i partial, const DotSink& sink) {
         const __m512i lift = _mm512_set1_epi64(1LL << 31), q4 = _mm512_slli_epi64(p.q, 2), q2 = _mm512_slli_epi64(p.q, 1);
 #pragma GCC unroll 2
         for (int i = 0; i < 2; ++i) {
-            __m512i sum = _mm512_add_epi64(_mm512_loadu_si512(sums + 8 * i), p.multiply(_mm512_add_epi64(wide[i], lift), f));
+            __m512i sum = _mm512_add_epi64(_mm512_maskz_loadu_epi64(kept, sums + 8 * i), p.multiply(_mm512_add_epi64(wide[i], lift), f));
             sum = _mm512_min_epu64(sum, _mm512_sub_epi64(sum, q4));
             sum = _mm512_min_epu64(sum, _mm512_sub_epi64(sum, q2));
             _mm512_storeu_si512(sums + 8 * i, _mm512_min_epu64(sum, _mm512_sub_epi64(sum, p.q)));
@@ -61,7 +99,7 @@ inline void join_sums_512(u64* sums, __m512i partial, const DotSink& sink) {
     } else {
 #pragma GCC unroll 2
         for (int i = 0; i < 2; ++i)
-            _mm512_storeu_si512(sums + 8 * i, _mm512_add_epi64(_mm512_loadu_si512(sums + 8 * i), _mm512_mullo_epi64(wide[i], factor)));
+            _mm512_storeu_si512(sums + 8 * i, _mm512_add_epi64(_mm512_maskz_loadu_epi64(kept, sums + 8 * i), _mm512_mullo_epi64(wide[i], factor)));
     }
 }
 
@@ -104,13 +142,16 @@ inline void dot_512(u64* const* sums, const i16* panel, const i32* rows, std::si
     }
 }
 
-inline void switch_modulus_512(u64* out, const u64* sums, u64 constant, u64 p) {
+inline void switch_modulus_512(u64* out, const u64* sums, u64 constant, u64 p, int bits) {
     const __m512i add = _mm512_set1_epi64(static_cast<long long>(constant)), modulus = _mm512_set1_epi64(static_cast<long long>(p));
     const __m512i half = _mm512_set1_epi64(1LL << 31);
+    alignas(64) u64 values[TILE];
+    u64* to = bits ? values : out;
 #pragma GCC unroll 8
     for (std::size_t c = 0; c < TILE; c += 8) {
         const __m512i high = _mm512_srli_epi64(_mm512_add_epi64(_mm512_loadu_si512(sums + c), add), 32);
         const __m512i y = _mm512_srli_epi64(_mm512_add_epi64(_mm512_mul_epu32(high, modulus), half), 32);
-        _mm512_storeu_si512(out + c, _mm512_min_epu64(y, _mm512_sub_epi64(y, modulus)));
+        _mm512_storeu_si512(to + c, _mm512_min_epu64(y, _mm512_sub_epi64(y, modulus)));
     }
+    if (bits) pack_512(out, values, bits);
 }

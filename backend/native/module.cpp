@@ -106,8 +106,8 @@ bool encrypt_py(const Secrets& secrets, py::array values, double scale, double l
     require(mask.ndim() == 3 && extent(mask, 0) == stop - start && extent(mask, 1) == limbs && extent(mask, 2) == secrets.ring().n(),
             "mask must be [stop - start, limbs, N]");
     require(static_cast<std::size_t>(noise.size()) >= (stop - start) * columns * noise_bytes(width), "too few noise bytes");
-    require(limit > 0 && limit <= 0x1p61, "limit must be from 1 to 2^61");
     const std::vector<u64> moduli = moduli_of(secrets.ring(), limbs);
+    require(limit > 0 && limit <= 0x1p61 && (limbs > 1 || limit < static_cast<double>(moduli[0]) / 2 - 21), "limit is outside the modulus");
     require(static_cast<std::size_t>(body.size()) == words_of(packed, columns, count, width, moduli), "the body has another size");
     const auto out = rows_of<u64>(writable(body), packed, columns, count, width, moduli);
     const u64* a = mask.data();
@@ -158,7 +158,7 @@ void binomial_py(Array<i64> out, Array<u8> bytes, const std::string& level) {
     require(n % NOISE_BLOCK == 0, "errors come in blocks of 512");
     require(static_cast<std::size_t>(bytes.size()) >= n / NOISE_BLOCK * NOISE_BLOCK_BYTES, "too few bytes");
     const std::vector<double> zeros(n, 0.0);
-    kernels.message_f64(writable(out), zeros.data(), n, 1.0, 1.0, bytes.data());
+    kernels.message_f64(writable(out), zeros.data(), n, 1.0, 1.0, bytes.data(), 0);
 }
 
 std::shared_ptr<Linear> linear_py(std::shared_ptr<Ring> ring, std::size_t limbs, std::size_t in_count, std::size_t out_count,

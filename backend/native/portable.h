@@ -11,11 +11,6 @@ void widen_words(u64* out, const W* in, std::size_t n) {
     for (std::size_t i = 0; i < n; ++i) out[i] = in[i];
 }
 
-template <class W>
-void lift_words(W* out, const i64* v, std::size_t n, W q) {
-    for (std::size_t i = 0; i < n; ++i) out[i] = static_cast<W>(v[i] + ((v[i] >> 63) & static_cast<i64>(q)));
-}
-
 // BITS packs and unpacks tiles of words W.
 template <class BITS, class W>
 void subtract_pack_words(u64* words, const W* m, const W* t, std::size_t tiles, W q, int bits) {
@@ -70,6 +65,11 @@ inline void full_adder(u64& sum, u64& carry, u64 a, u64 b, u64 c) {
     carry = (a & b) | (ab & c);
 }
 
+// Bit c of a byte to the lowest bit of byte c.
+inline u64 spread_bits(u8 byte) {
+    return ((byte & 0x7f) * u64{0x02040810204081} & u64{0x0101010101010101}) | (static_cast<u64>(byte & 0x80) << 49);
+}
+
 // NOISE_BLOCK errors: the set bits at each position of 42 planes, less 21.
 inline void binomial_words(i8* out, const u8* bytes) {
     for (std::size_t word = 0; word < NOISE_BLOCK / 64; ++word) {
@@ -95,10 +95,10 @@ inline void binomial_words(i8* out, const u8* bytes) {
             for (std::size_t k = 0; k < carries; ++k) level[k] = next[k];
             count = carries;
         }
-        for (std::size_t c = 0; c < 64; ++c) {
-            int set = 0;
-            for (std::size_t weight = 0; weight < 6; ++weight) set += static_cast<int>((bits[weight] >> c) & 1) << weight;
-            out[64 * word + c] = static_cast<i8>(set - 21);
+        for (std::size_t byte = 0; byte < 8; ++byte) {
+            u64 counts = 0;  // of eight positions, a byte each
+            for (std::size_t weight = 0; weight < 6; ++weight) counts += spread_bits(static_cast<u8>(bits[weight] >> (8 * byte))) << weight;
+            for (std::size_t c = 0; c < 8; ++c) out[64 * word + 8 * byte + c] = static_cast<i8>(static_cast<int>((counts >> (8 * c)) & 63) - 21);
         }
     }
 }
@@ -113,7 +113,7 @@ inline i64 nearest(double x) {
 }
 
 template <class REAL>
-bool message_words(i64* out, const REAL* x, std::size_t n, double scale, double limit, const u8* noise) {
+bool message_words(i64* out, const REAL* x, std::size_t n, double scale, double limit, const u8* noise, u64 q) {
     bool fits = true;
     for (std::size_t block = 0; block < n; block += NOISE_BLOCK, noise += NOISE_BLOCK_BYTES) {
         i8 errors[NOISE_BLOCK];
@@ -122,7 +122,8 @@ bool message_words(i64* out, const REAL* x, std::size_t n, double scale, double 
             const double scaled = static_cast<double>(x[block + c]) * scale;
             const bool inside = __builtin_fabs(scaled) <= limit;  // false for NaN
             fits &= inside;
-            out[block + c] = (inside ? nearest(scaled) : 0) + errors[c];
+            const i64 sum = (inside ? nearest(scaled) : 0) + errors[c];
+            out[block + c] = sum + static_cast<i64>(static_cast<u64>(sum >> 63) & q);
         }
     }
     return fits;
@@ -133,19 +134,40 @@ bool message32_words(u32* out, const REAL* x, std::size_t n, double scale, doubl
     bool fits = true;
     for (std::size_t block = 0; block < n; block += NOISE_BLOCK, noise += NOISE_BLOCK_BYTES) {
         i64 v[NOISE_BLOCK];
-        fits &= message_words(v, x + block, NOISE_BLOCK, scale, limit, noise);
-        lift_words(out + block, v, NOISE_BLOCK, q);
+        fits &= message_words(v, x + block, NOISE_BLOCK, scale, limit, noise, q);
+        for (std::size_t c = 0; c < NOISE_BLOCK; ++c) out[block + c] = static_cast<u32>(v[c]);
     }
     return fits;
 }
 
 template <class W>
 void transpose_words(W* out, std::size_t out_stride, const W* in, std::size_t in_stride, std::size_t rows, std::size_t columns) {
-    constexpr std::size_t SIDE = 16;
-    for (std::size_t r0 = 0; r0 < rows; r0 += SIDE)
-        for (std::size_t c0 = 0; c0 < columns; c0 += SIDE)
-            for (std::size_t r = r0; r < rows && r < r0 + SIDE; ++r)
-                for (std::size_t c = c0; c < columns && c < c0 + SIDE; ++c) out[c * out_stride + r] = in[r * in_stride + c];
+    for (std::size_t r = 0; r < rows; ++r)
+        for (std::size_t c = 0; c < columns; ++c) out[c * out_stride + r] = in[r * in_stride + c];
+}
+
+// The same by blocks of P::L x P::L.
+template <class P>
+void transpose_blocks(typename P::W* out, std::size_t out_stride, const typename P::W* in, std::size_t in_stride, std::size_t rows,
+                      std::size_t columns) {
+    constexpr std::size_t L = P::L;
+    std::size_t r = 0;
+    for (; r + L <= rows; r += L) {
+        std::size_t c = 0;
+        for (; c + L <= columns; c += L) {
+            typename P::V v[L];
+#pragma GCC unroll 16
+            for (std::size_t i = 0; i < L; ++i) {
+                v[i] = P::load(in + (r + i) * in_stride + c);
+                __builtin_prefetch(in + (r + i + 16) * in_stride + c);
+            }
+            P::transpose(v);
+#pragma GCC unroll 16
+            for (std::size_t i = 0; i < L; ++i) P::store(out + (c + i) * out_stride + r, v[i]);
+        }
+        transpose_words(out + c * out_stride + r, out_stride, in + r * in_stride + c, in_stride, L, columns - c);
+    }
+    transpose_words(out + r, out_stride, in + r * in_stride, in_stride, rows - r, columns);
 }
 
 // v mod q for |v| < 2^62: v + offset is positive, and its quotient by q is estimated with floor(2^64 / q) to within 2.
@@ -175,6 +197,7 @@ inline u64 shoup_product(u64 x, u64 factor, u64 companion, u64 q) {
 }
 
 inline void join_sums(u64* sums, const i32* partial, const DotSink& sink) {
+    if (sink.first) __builtin_memset(sums, 0, TILE * sizeof(u64));
     if (sink.exact) {
         for (std::size_t c = 0; c < TILE; ++c) {
             const u64 lifted = static_cast<u64>(static_cast<i64>(partial[c]) + (i64{1} << 31));
@@ -200,13 +223,6 @@ inline void dot_words(u64* const* sums, const i16* panel, const i32* rows, std::
         }
     }
     for (int m = 0; m < outputs; ++m) join_sums(sums[m], partial[m], sink);
-}
-
-inline void switch_modulus_words(u64* out, const u64* sums, u64 constant, u64 p) {
-    for (std::size_t c = 0; c < TILE; ++c) {
-        const u64 y = (((sums[c] + constant) >> 32) * p + (u64{1} << 31)) >> 32;
-        out[c] = y >= p ? y - p : y;
-    }
 }
 
 inline void add_constant_words(u64* out, const u64* sums, u64 constant, u64 q) {
@@ -240,6 +256,21 @@ inline void unpack_words(u64* values, const u64* words, int bits) {
     }
 }
 
+inline void switch_modulus_words(u64* out, const u64* sums, u64 constant, u64 p, int bits) {
+    u64 values[TILE];
+    for (std::size_t c = 0; c < TILE; ++c) {
+        const u64 y = (((sums[c] + constant) >> 32) * p + (u64{1} << 31)) >> 32;
+        values[c] = y >= p ? y - p : y;
+    }
+    bits ? pack_words(out, values, bits) : static_cast<void>(__builtin_memcpy(out, values, sizeof values));
+}
+
+inline void digitize_packed_words(i16* out, std::size_t stride, const u64* words, int packed_bits, int digits, int bits) {
+    u64 values[TILE];
+    unpack_words(values, words, packed_bits);
+    digitize_words(out, stride, values, digits, bits);
+}
+
 struct PortableBits {
     static void pack(u64* words, const u64* values, int bits) { pack_words(words, values, bits); }
     static void unpack(u64* values, const u64* words, int bits) { unpack_words(values, words, bits); }
@@ -253,13 +284,34 @@ struct PortableBits {
         unpack_words(wide, words, bits);
         narrow_words(values, wide, TILE);
     }
+    template <class W>
+    static void subtract_pack(u64* words, const W* m, const W* t, std::size_t tiles, W q, int bits) {
+        subtract_pack_words<PortableBits>(words, m, t, tiles, q, bits);
+    }
+    template <class W>
+    static void unpack_add(W* out, const W* t, const u64* words, std::size_t tiles, W q, int bits) {
+        unpack_add_words<PortableBits>(out, t, words, tiles, q, bits);
+    }
 };
 
 template <class P, class BITS>
 WordKernels<typename P::W> word_kernels(int shift, int range_bits) {
     using W = typename P::W;
     using T = Transform<P>;
-    return {static_cast<int>(P::L), shift, range_bits, P::R, T::forward, T::inverse, T::inverse_product, T::multiply, narrow_words<W>,
-            widen_words<W>, lift_words<W>, subtract_pack_words<BITS, W>, unpack_add_words<BITS, W>, to_real_words<W, double>,
-            to_real_words<W, float>};
+    WordKernels<W> kernels;
+    kernels.lanes = static_cast<int>(P::L);
+    kernels.shift = shift;
+    kernels.range_bits = range_bits;
+    kernels.product_bound = P::R;
+    kernels.forward = T::forward;
+    kernels.inverse = T::inverse;
+    kernels.inverse_product = T::inverse_product;
+    kernels.multiply = T::multiply;
+    kernels.narrow = narrow_words<W>;
+    kernels.widen = widen_words<W>;
+    kernels.subtract_pack = BITS::subtract_pack;
+    kernels.unpack_add = BITS::unpack_add;
+    kernels.to_f64 = to_real_words<W, double>;
+    kernels.to_f32 = to_real_words<W, float>;
+    return kernels;
 }

@@ -98,9 +98,12 @@ Field::Field(std::size_t n, u64 modulus, const Kernels& kernels) : q(modulus) {
         words32 = &kernels.word32;
         ntt32 = std::make_unique<NttTables<u32>>(n, q, *words32);
     } else {
-        const bool narrow = kernels.word52.lanes && q < (u64{1} << 50);
-        width = narrow ? Width::word52 : Width::word64;
-        words64 = narrow ? &kernels.word52 : &kernels.word64;
+        const int bits = bit_length(q);
+        const bool near_power = bits >= 50 && bits <= 54 && (u64{1} << bits) - q < (u64{1} << 40);
+        width = Width::word64;
+        words64 = &kernels.word64;
+        if (kernels.word52.lanes && q < (u64{1} << 50)) words64 = &kernels.word52;
+        if (kernels.word54.lanes && near_power) words64 = &kernels.word54;
         ntt64 = std::make_unique<NttTables<u64>>(n, q, *words64);
     }
 }

@@ -50,7 +50,7 @@ struct NttTables {
     Buffer<W> memory_;
 };
 
-enum class Width { word32, word52, word64 };
+enum class Width { word32, word64 };
 
 // One prime with the words and kernels that suit it.
 struct Field {

@@ -55,6 +55,8 @@ class Recombine {
 
 // Elements worked on together: a vector of float32.
 constexpr std::size_t GROUP = 16;
+// Reals between the rows of a group besides their own, so that rows do not share the sets of a cache.
+constexpr std::size_t SKEW = 32;
 
 std::size_t whole_tiles(std::size_t width) { return width / TILE; }
 
@@ -92,7 +94,7 @@ void write_difference(const WordKernels<W>& words, u64* out, const W* m, const W
 // Wiped when it goes.
 struct Secrets::Scratch {
     Scratch(std::size_t n, std::size_t limbs)
-        : values(GROUP * n), mask(GROUP * limbs * n), message(n), residues(n), product(n), sums(limbs * n), reals(n) {}
+        : values(GROUP * (n + SKEW)), mask(GROUP * limbs * n), message(n), residues(n), product(n), sums(limbs * n), reals(n) {}
     ~Scratch() {
         wipe(values.data(), values.size() * sizeof(u64));
         wipe(message.data(), message.size() * sizeof(i64));
@@ -148,19 +150,19 @@ std::shared_ptr<Secrets> Secrets::under(std::shared_ptr<const Ring> ring) const 
 
 namespace {
 
-// Rows [from, from + here) of elements [first, first + group), as `padded` contiguous reals each, zeros after the last.
+// Rows [from, from + here) of elements [first, first + group): at every `stride` reals, `padded` of them, zeros after the last.
 template <class REAL>
 const REAL* gather_reals(const Kernels& kernels, const Reals<const void>& values, std::size_t first, std::size_t group, std::size_t from,
-                         std::size_t here, std::size_t padded, REAL* scratch) {
+                         std::size_t here, std::size_t padded, std::size_t stride, REAL* scratch) {
     const REAL* in = static_cast<const REAL*>(values.data) + first * values.element_stride + from * values.row_stride;
     if (values.row_stride == 1) {
-        for (std::size_t e = 0; e < group; ++e) std::memcpy(scratch + e * padded, in + e * values.element_stride, here * sizeof(REAL));
+        for (std::size_t e = 0; e < group; ++e) std::memcpy(scratch + e * stride, in + e * values.element_stride, here * sizeof(REAL));
     } else if constexpr (sizeof(REAL) == 4) {
-        kernels.transpose32(reinterpret_cast<u32*>(scratch), padded, reinterpret_cast<const u32*>(in), values.row_stride, here, group);
+        kernels.transpose32(reinterpret_cast<u32*>(scratch), stride, reinterpret_cast<const u32*>(in), values.row_stride, here, group);
     } else {
-        kernels.transpose64(reinterpret_cast<u64*>(scratch), padded, reinterpret_cast<const u64*>(in), values.row_stride, here, group);
+        kernels.transpose64(reinterpret_cast<u64*>(scratch), stride, reinterpret_cast<const u64*>(in), values.row_stride, here, group);
     }
-    for (std::size_t e = 0; e < group; ++e) std::fill(scratch + e * padded + here, scratch + (e + 1) * padded, REAL{0});
+    for (std::size_t e = 0; e < group; ++e) std::fill(scratch + e * stride + here, scratch + e * stride + padded, REAL{0});
     return scratch;
 }
 
@@ -176,19 +178,19 @@ void scatter_reals(const Kernels& kernels, const Reals<void>& values, std::size_
 }
 
 template <class REAL>
-bool make_message(const Kernels& kernels, i64* out, const REAL* x, std::size_t n, double scale, double limit, const u8* noise) {
+bool make_message(const Kernels& kernels, i64* out, const REAL* x, std::size_t n, double scale, double limit, const u8* noise, u64 q) {
     if constexpr (sizeof(REAL) == 4)
-        return kernels.message_f32(out, x, n, scale, limit, noise);
+        return kernels.message_f32(out, x, n, scale, limit, noise, q);
     else
-        return kernels.message_f64(out, x, n, scale, limit, noise);
+        return kernels.message_f64(out, x, n, scale, limit, noise, q);
 }
 
 template <class REAL>
-bool make_message(const Kernels& kernels, u32* out, const REAL* x, std::size_t n, double scale, double limit, const u8* noise, u32 q) {
+bool make_message(const Kernels& kernels, u32* out, const REAL* x, std::size_t n, double scale, double limit, const u8* noise, u64 q) {
     if constexpr (sizeof(REAL) == 4)
-        return kernels.message32_f32(out, x, n, scale, limit, noise, q);
+        return kernels.message32_f32(out, x, n, scale, limit, noise, static_cast<u32>(q));
     else
-        return kernels.message32_f64(out, x, n, scale, limit, noise, q);
+        return kernels.message32_f64(out, x, n, scale, limit, noise, static_cast<u32>(q));
 }
 
 template <class REAL>
@@ -206,9 +208,9 @@ class Encryption {
         for (std::size_t column = 0; column < secrets_.columns(); ++column) {
             const std::size_t from = column * layout_.width, here = std::min(layout_.width, layout_.rows - from);
             const REAL* x = gather_reals(ring_.kernels(), values_, layout_.start + first, last - first, from, here, padded_,
-                                         reinterpret_cast<REAL*>(scratch.values.data()));
+                                         n_ + SKEW, reinterpret_cast<REAL*>(scratch.values.data()));
             for (std::size_t k = first; k < last; ++k)
-                fits &= polynomial(k, column, x + (k - first) * padded_, scratch.mask.data() + (k - first) * layout_.limbs * n_, scratch);
+                fits &= polynomial(k, column, x + (k - first) * (n_ + SKEW), scratch.mask.data() + (k - first) * layout_.limbs * n_, scratch);
         }
         return fits;
     }
@@ -224,27 +226,25 @@ class Encryption {
     bool polynomial(std::size_t k, std::size_t column, const REAL* x, const u64* mask, Secrets::Scratch& scratch) const {
         const Kernels& kernels = ring_.kernels();
         const u8* noise = noise_ + (k * secrets_.columns() + column) * noise_bytes(layout_.width);
-        const bool small = layout_.limbs == 1 && ring_.fields()[0].width == Width::word32;
-        bool fits;
-        if (small)
-            fits = make_message(kernels, reinterpret_cast<u32*>(scratch.residues.data()), x, padded_, scale_, limit_, noise,
-                                static_cast<u32>(ring_.fields()[0].q));
-        else
-            fits = make_message(kernels, scratch.message.data(), x, padded_, scale_, limit_, noise);
+        const Field& only = ring_.fields()[0];
+        const bool narrow = layout_.limbs == 1 && only.width == Width::word32;
+        // With one prime the message is a reduced residue at once; with several it is an integer until each prime's turn.
+        const u64 lift = layout_.limbs == 1 ? only.q : 0;
+        const bool fits = narrow ? make_message(kernels, reinterpret_cast<u32*>(scratch.message.data()), x, padded_, scale_, limit_, noise, lift)
+                                 : make_message(kernels, scratch.message.data(), x, padded_, scale_, limit_, noise, lift);
         if (!fits) return false;
         for (std::size_t l = 0; l < layout_.limbs; ++l) {
             const Field& field = ring_.fields()[l];
             field.visit([&](const auto& words, const auto& ntt) {
                 using W = Word<decltype(ntt.q)>;
-                W* t = reinterpret_cast<W*>(scratch.product.data());
-                W* m = reinterpret_cast<W*>(scratch.residues.data());
-                if (!small && limit_ + 21 < static_cast<double>(field.q)) {
-                    words.lift(m, scratch.message.data(), layout_.width, ntt.q);
-                } else if (!small) {
+                const W* m = reinterpret_cast<const W*>(scratch.message.data());
+                if (layout_.limbs > 1) {
                     i64* reduced = reinterpret_cast<i64*>(scratch.product.data());
                     kernels.reduce_signed(reduced, scratch.message.data(), layout_.width, field.q, field.one_p64, field.offset);
-                    words.narrow(m, scratch.product.data(), layout_.width);
+                    words.narrow(reinterpret_cast<W*>(scratch.residues.data()), scratch.product.data(), layout_.width);
+                    m = reinterpret_cast<const W*>(scratch.residues.data());
                 }
+                W* t = reinterpret_cast<W*>(scratch.product.data());
                 const W* s = static_cast<const W*>(secrets_.at(column, l));
                 words.inverse_product(t, reinterpret_cast<const W*>(mask + l * n_), s, s + n_, ntt);
                 const Rows<u64>& out = body_[column];
@@ -282,11 +282,11 @@ class Decryption {
             const std::size_t from = column * layout_.width, here = std::min(layout_.width, layout_.rows - from);
             for (std::size_t k = first; k < last; ++k) {
                 REAL* out = direct ? static_cast<REAL*>(values_.data) + (layout_.start + k) * values_.element_stride + from
-                                   : reinterpret_cast<REAL*>(scratch.values.data()) + (k - first) * n_;
+                                   : reinterpret_cast<REAL*>(scratch.values.data()) + (k - first) * (n_ + SKEW);
                 polynomial(layout_.start + k, column, here, scratch.mask.data() + (k - first) * layout_.limbs * n_, out, scratch);
             }
             if (!direct)
-                scatter_reals(ring_.kernels(), values_, layout_.start + first, last - first, from, here, n_,
+                scatter_reals(ring_.kernels(), values_, layout_.start + first, last - first, from, here, n_ + SKEW,
                               reinterpret_cast<const REAL*>(scratch.values.data()));
         }
     }

@@ -5,6 +5,16 @@
 // Forward: Cooley-Tukey; inverse: Gentleman-Sande (Harvey, J. Symb. Comp. 60, 2014, section 3, generalised: the bound of the values, in
 // multiples of q, is tracked from layer to layer, and a conditional subtraction is made only where the next sum would not fit).
 
+// Whether P reduces any word to below 2q by P::fold.
+template <class P, class = void>
+struct Folds {
+    static constexpr bool value = false;
+};
+template <class P>
+struct Folds<P, std::enable_if_t<P::FOLDS>> {
+    static constexpr bool value = true;
+};
+
 template <class P>
 struct Transform {
     using W = typename P::W;
@@ -74,7 +84,7 @@ struct Transform {
         bool barrett, by_4, by_2;
         Factor one;
         V q4, q2, q1;
-        Finish(W bound, const NttView<W>& ntt) : barrett(bound > 8), one(P::broadcast(1, ntt.one_p)) {
+        Finish(W bound, const NttView<W>& ntt) : barrett(bound > (Folds<P>::value ? 2 : 8)), one(P::broadcast(1, ntt.one_p)) {
             if (barrett) bound = P::R;
             by_4 = bound > 4;
             by_2 = bound > 2;
@@ -83,7 +93,12 @@ struct Transform {
             q1 = P::set1(ntt.q);
         }
         inline V operator()(const P& p, V x) const {
-            if (barrett) x = p.multiply(x, one);
+            if (barrett) {
+                if constexpr (Folds<P>::value)
+                    x = p.fold(x);
+                else
+                    x = p.multiply(x, one);
+            }
             if (by_4) x = reduce_below(x, q4);
             if (by_2) x = reduce_below(x, q2);
             return reduce_below(x, q1);
