@@ -12,7 +12,7 @@ import numpy as np
 from he_backend.client.inference import Client
 from he_backend.client.report import compare, with_comparison
 from he_backend.commands.infer import report_text
-from he_backend.commands.options import errors_shown, progress_shown, run_options
+from he_backend.commands.options import RunOptions, errors_shown, run_options
 from he_backend.errors import TransportError
 from he_backend.graph import Reference, convert
 from he_backend.zoo import shipped
@@ -22,18 +22,7 @@ from he_backend.zoo import shipped
 @click.option("--rows", type=click.IntRange(min=1), default=512, show_default=True)
 @click.option("--model", "model_type", default="MLP", show_default=True, help="MLP or CNN, trained on scikit-learn's digits.")
 @run_options
-def demo(
-    rows: int,
-    model_type: str,
-    preset: str,
-    engine: str,
-    packing: str,
-    bits: int,
-    threads: int,
-    memory: int,
-    allow_insecure: bool,
-    as_json: bool,
-) -> None:
+def demo(rows: int, model_type: str, options: RunOptions) -> None:
     """Encrypted digits between two local processes."""
     with errors_shown():
         network = shipped(model_type, "digits")
@@ -43,17 +32,7 @@ def demo(
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             address = _address(server)
-            client = Client(
-                address,
-                engine=engine,
-                preset=preset,
-                packing=packing,
-                bits=bits,
-                threads=threads,
-                memory_bytes=memory,
-                allow_insecure=allow_insecure,
-                progress=progress_shown(),
-            )
+            client = Client(address, **options.arguments())
             result = client.infer("local", x)
             client.close()
         finally:
@@ -64,7 +43,7 @@ def demo(
         plain = reference.run(x)
         seconds = time.perf_counter() - started
     report = with_comparison(result.report, compare(result.outputs, plain), seconds)
-    if as_json:
+    if options.as_json:
         click.echo(report.to_json())
         return
     encrypted, clear = result.output.argmax(axis=1), next(iter(plain.values())).argmax(axis=1)

@@ -11,7 +11,7 @@ import numpy as np
 from he_backend.client.inference import Client
 from he_backend.client.report import Report, Result
 from he_backend.client.rows import count_rows, load_rows
-from he_backend.commands.options import errors_shown, progress_shown, run_options
+from he_backend.commands.options import RunOptions, errors_shown, run_options
 from he_backend.errors import InputError
 from he_backend.graph import convert
 from he_backend.inference.describe import size_text
@@ -25,43 +25,31 @@ from he_backend.local import infer as infer_local
 @click.option("--out", type=click.Path(dir_okay=False), help="Write the predictions to this .npy (or .npz by output name).")
 @click.option("--repeat", type=click.IntRange(min=1), default=1, show_default=True, help="Warm runs; seconds are the median run's.")
 @run_options
-def infer(
-    model: str,
-    rows: str,
-    server: str | None,
-    out: str | None,
-    repeat: int,
-    preset: str,
-    engine: str,
-    packing: str,
-    bits: int,
-    threads: int,
-    memory: int,
-    allow_insecure: bool,
-    as_json: bool,
-) -> None:
+def infer(model: str, rows: str, server: str | None, out: str | None, repeat: int, options: RunOptions) -> None:
     """Encrypted predictions of MODEL (an ONNX file) for ROWS (.npy, or .npz by input name)."""
     with errors_shown():
         values = load_rows(rows)
-        shared: dict[str, Any] = {"engine": engine, "preset": preset, "packing": packing, "bits": bits, "threads": threads}
-        shared.update(allow_insecure=allow_insecure, memory_bytes=memory, progress=progress_shown())
         if server is None:
-            result = infer_local(convert(model), values, repeat=repeat, **shared)
+            result = infer_local(convert(model), values, repeat=repeat, **options.arguments())
         else:
-            client = Client(server, **shared)
-            try:
-                task = client.prepare(model, count_rows(values))
-                runs = sorted((client.infer(task, values) for _ in range(repeat)), key=lambda run: run.report.seconds["total"])
-                result = runs[(len(runs) - 1) // 2]
-            finally:
-                client.close()
+            result = _infer_there(Client(server, **options.arguments()), model, values, repeat)
         _write(result, out)
-    if as_json:
+    if options.as_json:
         click.echo(Report(**{**result.report.__dict__, "output": out}).to_json())
     else:
         click.echo(report_text(result.report))
         if out:
             click.echo(f"predictions: {out}")
+
+
+def _infer_there(client: Client, model: str, values: Any, repeat: int) -> Result:
+    """The run with the median time of `repeat` runs at a server."""
+    try:
+        task = client.prepare(model, count_rows(values))
+        runs = sorted((client.infer(task, values) for _ in range(repeat)), key=lambda run: run.report.seconds["total"])
+        return runs[(len(runs) - 1) // 2]
+    finally:
+        client.close()
 
 
 def report_text(report: Report) -> str:

@@ -1,35 +1,71 @@
 """Options that mean the same in every command, and how errors and progress are shown."""
-
 from __future__ import annotations
 
+import dataclasses
+import functools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Callable
 
 import click
 
 from he_backend.client.inference import Progress
 from he_backend.errors import HeError
-from he_backend.inference.plan import DEFAULT_MEMORY_BYTES
+from he_backend.inference.plan import DEFAULT_BITS, DEFAULT_MEMORY_BYTES
 
 _RUN_OPTIONS = (
     click.option("--preset", default="auto", show_default=True, help="N11_L1, N11_L1_small, N12_L4, N13_L8, a JSON file, or auto."),
     click.option("--engine", type=click.Choice(["auto", "native", "seal", "clear"]), default="auto", show_default=True),
     click.option("--packing", type=click.Choice(["auto", "batch", "grid", "product"]), default="auto", show_default=True),
-    click.option("--bits", type=int, default=12, show_default=True, help="Bits of precision wanted."),
-    click.option("--threads", type=click.IntRange(min=0), default=0, help="Of client steps and plain runs; 0 leaves it to ONNX Runtime."),
+    click.option("--bits", type=int, default=DEFAULT_BITS, show_default=True, help="Bits of precision wanted."),
+    click.option("--threads", type=click.IntRange(min=0), default=0, help="For each party; 0 means all cores."),
     click.option("--memory", type=click.IntRange(min=1), default=DEFAULT_MEMORY_BYTES, show_default=True, help="Bytes for ciphertexts."),
     click.option("--allow-insecure", is_flag=True, help="Take a parameter file that says security_level 0."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
 )
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """How an inference is run: the options of every command that plans or runs one."""
+
+    preset: str
+    engine: str
+    packing: str
+    bits: int
+    threads: int
+    memory: int
+    allow_insecure: bool
+    as_json: bool
+
+    def arguments(self) -> dict[str, Any]:
+        """The same as keyword arguments of Client and of he_backend.infer, with progress shown on a terminal."""
+        return {
+            "preset": self.preset,
+            "engine": self.engine,
+            "packing": self.packing,
+            "bits": self.bits,
+            "threads": self.threads,
+            "memory_bytes": self.memory,
+            "allow_insecure": self.allow_insecure,
+            "progress": progress_shown(),
+        }
+
+
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds --preset, --engine, --packing, --bits, --threads, --memory, --allow-insecure and --json."""
+    """Adds --preset, --engine, --packing, --bits, --threads, --memory, --allow-insecure and --json; the command gets them as `options`."""
+
+    @functools.wraps(command)
+    def with_options(**given: Any) -> Any:
+        options = RunOptions(**{field.name: given.pop(field.name) for field in dataclasses.fields(RunOptions)})
+        return command(options=options, **given)
+
+    wrapped: Callable[..., Any] = with_options
     for option in reversed(_RUN_OPTIONS):
-        command = option(command)
-    return command
+        wrapped = option(wrapped)
+    return wrapped
 
 
 @contextmanager
