@@ -320,7 +320,7 @@ def test_public_embeddings_are_marked():
 def test_verification_catches_a_wrong_rewrite(monkeypatch):
     from he_backend.graph import onnx_import
 
-    monkeypatch.setattr(onnx_import, "rewrite", lambda graph, public: spoiled(graph))
+    monkeypatch.setattr(onnx_import, "rewrite", lambda graph, embeddings: spoiled(graph))
     with pytest.raises(ModelError, match="changed while the model was rewritten"):
         import_onnx(small())
 

@@ -25,13 +25,14 @@ def import_onnx(
     source: Source,
     name: str = "",
     dims: Mapping[str, int] | None = None,
-    public_embeddings: bool = False,
+    embeddings: str = "refuse",
 ) -> Graph:
     """The network as a `Graph` on one row, ready to split, and equal to the model in ONNX Runtime on random rows.
 
     source: path, bytes or ModelProto, opset 7 and up (older ones are converted when onnx can); stored in one file.
     dims: sizes for open axes other than the row axis, by symbol ("seq") or "input:axis".
-    public_embeddings: embedding tables may travel to the data owner; without it they are refused.
+    embeddings: tables looked up by data are refused ("refuse"), travel to the data owner ("public"), or stay, and encrypted one-hot rows
+    are sent in place of indices ("private").
     Raises ModelError; its `problems` lists every node that cannot be run.
     """
     model = read(source)
@@ -42,7 +43,7 @@ def import_onnx(
     optimised = _optimise(blob)
     graph = _build(optimised, row.inputs, name or model.graph.name or "model")
     graph = replace(graph, row_wise=row.row_wise, source=blob)
-    graph = rewrite(graph, public_embeddings)
+    graph = rewrite(graph, embeddings)
     problems = problems_of(graph)
     if problems:
         raise ModelError(f"the model {graph.name!r} cannot run encrypted:", problems)
@@ -75,7 +76,8 @@ _FUSIONS = (
 def _foreign(model: onnx.ModelProto) -> list[str]:
     version = opset_of(model)
     return sorted({
-        node.op_type for node in model.graph.node if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type, version)
+        node.op_type for node in model.graph.node
+        if node.domain not in ("", "ai.onnx") or not (node.op_type in ops.REWRITTEN or onnx.defs.has(node.op_type, version))
     })
 
 

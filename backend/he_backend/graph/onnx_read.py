@@ -17,6 +17,7 @@ Source = Union[str, "os.PathLike[str]", bytes, bytearray, onnx.ModelProto]
 MAX_MODEL_BYTES = 1 << 30
 OLDEST_OPSET = 7
 _STANDARD = ("", "ai.onnx")
+_FUSED_DOMAINS = ("com.microsoft", "com.microsoft.nchwc")
 
 
 def read(source: Source) -> onnx.ModelProto:
@@ -105,7 +106,10 @@ def _check_operators(model: onnx.ModelProto) -> None:
     version = opset_of(model)
     problems = []
     for position, node in enumerate(model.graph.node):
-        if node.domain not in _STANDARD:
+        if node.domain in _FUSED_DOMAINS:
+            problems.append(Unsupported(label(node, position), node.op_type, "is a fused operator of ONNX Runtime, made by its optimizer",
+                                        "take the model as it was before optimising; it is optimised here as far as it helps"))
+        elif node.domain not in _STANDARD:
             problems.append(Unsupported(label(node, position), node.op_type, f"comes from the custom domain {node.domain!r}",
                                         "export with standard ONNX operators only"))
         elif not onnx.defs.has(node.op_type, version) and node.op_type not in ops.REWRITTEN:

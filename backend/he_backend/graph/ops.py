@@ -50,7 +50,7 @@ STEP_OPS = frozenset((
 RECURRENT = frozenset(["LSTM", "GRU", "RNN"])
 
 # Known to the importer only: a pass replaces them before the split.
-REWRITTEN = frozenset(["BatchNormalization", "PRelu", "SimplifiedLayerNormalization", "Constant", *RECURRENT])
+REWRITTEN = frozenset(["BatchNormalization", "PRelu", "SimplifiedLayerNormalization", "Constant", "Attention", *RECURRENT])
 
 # Inputs (by position) that say how elements are arranged; they must be constants, since shapes may not depend on encrypted rows.
 SHAPE_INPUTS = {

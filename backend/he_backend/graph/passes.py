@@ -12,8 +12,17 @@ import numpy as np
 from he_backend.graph import infer, ops, runtime
 from he_backend.graph.model import Graph, Node
 from he_backend.graph.onnx_export import element_type, to_proto
+from he_backend.graph.passes_attention import attention_to_products
+from he_backend.graph.passes_embedding import treat_tables
 from he_backend.graph.passes_movement import concatenate_within_rows, straighten_movement
-from he_backend.graph.passes_norm import batch_norm_to_scale, group_norm_affine, instance_norm_affine, layer_norm_affine
+from he_backend.graph.passes_norm import (
+    batch_norm_to_scale,
+    group_norm_affine,
+    instance_norm_affine,
+    layer_norm_affine,
+    simplified_norm,
+)
+from he_backend.graph.passes_products import drop_zeros, einsum_to_matmul
 from he_backend.graph.passes_recurrent import unroll_recurrent
 from he_backend.graph.passes_select import select_early
 from he_backend.graph.rewriting import Workbench, replace_nodes
@@ -246,9 +255,14 @@ Pass = Callable[[Graph], Graph]
 PASSES: tuple[Pass, ...] = (
     fold_constants,
     drop_identity,
+    attention_to_products,
+    drop_zeros,
+    fold_constants,
     unroll_recurrent,
+    einsum_to_matmul,
     gemm_to_matmul,
     batch_norm_to_scale,
+    simplified_norm,
     layer_norm_affine,
     instance_norm_affine,
     group_norm_affine,
@@ -265,19 +279,13 @@ PASSES: tuple[Pass, ...] = (
 )
 
 
-def rewrite(graph: Graph, public_embeddings: bool = False) -> Graph:
-    """The graph after every pass. Raises ModelError naming the pass that broke it."""
+def rewrite(graph: Graph, embeddings: str = "refuse") -> Graph:
+    """The graph after every pass. Raises ModelError naming the pass that broke it.
+
+    embeddings: what becomes of tables that are looked up by data: "refuse", "public" or "private" (encrypted one-hot rows).
+    """
     for rule in PASSES:
         changed = rule(graph)
         if changed is not graph:
             graph = infer.check(infer.drop_dead(changed), f"pass {rule.__name__}")
-    return publish_tables(graph) if public_embeddings else graph
-
-
-def publish_tables(graph: Graph) -> Graph:
-    """The same network with every embedding table (a constant looked up by data) marked as public."""
-    tables = {
-        node.inputs[0] for node in graph.nodes
-        if node.op == "Gather" and node.inputs[0] in graph.constants and node.inputs[1] not in graph.constants
-    }  # fmt: skip
-    return replace(graph, public_tables=graph.public_tables | tables)
+    return treat_tables(graph, embeddings)

@@ -45,6 +45,30 @@ def layer_norm_affine(graph: Graph) -> Graph:
     return replace_nodes(graph, ["LayerNormalization", "RMSNormalization"], rule)
 
 
+def simplified_norm(graph: Graph) -> Graph:
+    """SimplifiedLayerNormalization(x; γ)   ->   x · Reciprocal(Sqrt(ReduceMean(x²) + ε)) · γ: ONNX Runtime's name for an RMS norm."""
+
+    def rule(bench: Workbench) -> Sequence[Node] | None:
+        node, scale = bench.node, bench.value(1)
+        if scale is None or any(node.outputs[1:]):
+            return None
+        x, rank = node.inputs[0], len(bench.shape(0))
+        axes = tuple(range(int(node.attribute("axis", -1)) % rank, rank))
+        square = bench.make("Mul", [x, x])
+        if bench.graph.opset < 18:
+            mean = bench.make("ReduceMean", square.outputs, axes=axes, keepdims=1)
+        else:
+            mean = bench.make("ReduceMean", [square.outputs[0], bench.constant("axes", np.array(axes, np.int64))], keepdims=1)
+        above = bench.make("Add", [mean.outputs[0], bench.like("epsilon", float(node.attribute("epsilon", 1e-5)))])
+        root = bench.make("Sqrt", above.outputs)
+        inverse = bench.make("Reciprocal", root.outputs)
+        plain = bench.make("Mul", [x, inverse.outputs[0]])
+        learned = bench.constant("scale", scale.astype(bench.dtype(0)), True)
+        return [square, mean, above, root, inverse, plain, bench.make("Mul", [plain.outputs[0], learned], node.outputs[0])]
+
+    return replace_nodes(graph, ["SimplifiedLayerNormalization"], rule)
+
+
 def instance_norm_affine(graph: Graph) -> Graph:
     """InstanceNormalization(x; γ, β)   ->   InstanceNormalization(x; ones, zeros)·γ + β, per channel (axis 1)."""
 

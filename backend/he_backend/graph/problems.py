@@ -4,8 +4,8 @@ from __future__ import annotations
 import numpy as np
 
 from he_backend.errors import Unsupported
-from he_backend.graph import ops, recurrent
-from he_backend.graph.model import Graph, Node
+from he_backend.graph import ops, passes_attention, recurrent
+from he_backend.graph.model import Graph, Node, size_of
 
 
 def problems_of(graph: Graph) -> tuple[Unsupported, ...]:
@@ -28,6 +28,8 @@ def _problem(graph: Graph, node: Node) -> ops.Refusal | None:
         return ops.Refusal("drops values at random (training mode)", "export the model in evaluation mode")
     if node.op in ops.RECURRENT:
         return recurrent.refusal_of(graph, node)
+    if node.op == "Attention":
+        return ops.Refusal(passes_attention.refusal_reason(node), "export it without past keys, present keys and score outputs")
     if node.op == "PRelu":
         return ops.Refusal("its slope depends on the data", "use LeakyRelu or a constant slope")
     for position in ops.SHAPE_INPUTS.get(node.op, ()):
@@ -64,9 +66,12 @@ def _weights_out_of_place(graph: Graph, node: Node) -> ops.Refusal | None:
     if node.op == "Gather" and weights == [0]:
         if node.inputs[0] in graph.public_tables:
             return None
+        count = size_of(graph.shapes[node.inputs[1]])
+        entries = len(graph.constants[node.inputs[0]])
         return ops.Refusal(
             f"looks rows of the table {node.inputs[0]} up by data: the model owner may not see the indices, nor the data owner the table",
-            "publish the table (public_embeddings=True), or feed embedded vectors (or one-hot rows times the table) as the input",
+            'publish the table (embeddings="public" or public_embeddings=True), keep it private (embeddings="private": '
+            f"{count * entries:,} encrypted one-hot values a row), or feed embedded vectors as the input",
         )
     name = node.inputs[weights[0]]
     count = int(graph.constants[name].size)

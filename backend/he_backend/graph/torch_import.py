@@ -29,7 +29,7 @@ def import_torch(
     example: Any,
     name: str = "",
     dims: Mapping[str, int] | None = None,
-    public_embeddings: bool = False,
+    embeddings: str = "refuse",
 ) -> Graph:
     """The module as a verified Graph; axis 0 of its inputs counts rows.
 
@@ -39,11 +39,11 @@ def import_torch(
     """
     name = name or type(module).__name__
     try:
-        return import_onnx(export(module, example), name, dims, public_embeddings)
+        return import_onnx(export(module, example), name, dims, embeddings)
     except ModelError as error:
         if error.problems or all(getattr(part, "batch_first", True) for part in module.modules()):
             raise
-        return import_onnx(export(module, example, open_rows=False), name, dims, public_embeddings)
+        return import_onnx(export(module, example, open_rows=False), name, dims, embeddings)
 
 
 def export(module: Any, example: Any, open_rows: bool = True) -> bytes:
