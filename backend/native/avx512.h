@@ -129,64 +129,11 @@ struct Vector512_64 : Words512 {
     V q;
 };
 
-inline __m512i xor3(__m512i a, __m512i b, __m512i c) { return _mm512_ternarylogic_epi64(a, b, c, 0x96); }
-inline __m512i majority(__m512i a, __m512i b, __m512i c) { return _mm512_ternarylogic_epi64(a, b, c, 0xe8); }
-
-// Set bits at each of 512 positions of 42 planes, as six planes of weights 1 to 32.
-inline void count_planes(__m512i* weights, const u8* bytes) {
-    const auto plane = [&](int k) { return _mm512_loadu_si512(bytes + 64 * k); };
-    // Each group of seven planes becomes three of weights 1, 2, 4; six groups.
-    __m512i ones[6], twos[6], fours[6];
-#pragma GCC unroll 6
-    for (int g = 0; g < 6; ++g) {
-        const __m512i a = plane(7 * g), b = plane(7 * g + 1), c = plane(7 * g + 2), d = plane(7 * g + 3), e = plane(7 * g + 4),
-                      f = plane(7 * g + 5), h = plane(7 * g + 6);
-        const __m512i s1 = xor3(a, b, c), c1 = majority(a, b, c);
-        const __m512i s2 = xor3(d, e, f), c2 = majority(d, e, f);
-        ones[g] = xor3(s1, s2, h);
-        const __m512i c3 = majority(s1, s2, h);
-        twos[g] = xor3(c1, c2, c3);
-        fours[g] = majority(c1, c2, c3);
-    }
-    // Adds six planes of one weight and some carries; returns the plane of that weight and appends carries to the next.
-    __m512i carry_2[8], carry_4[16], carry_8[16], carry_16[16];
-    const __m512i o1 = xor3(ones[0], ones[1], ones[2]), o2 = xor3(ones[3], ones[4], ones[5]);
-    carry_2[0] = majority(ones[0], ones[1], ones[2]);
-    carry_2[1] = majority(ones[3], ones[4], ones[5]);
-    weights[0] = _mm512_xor_si512(o1, o2);
-    carry_2[2] = _mm512_and_si512(o1, o2);
-    // weight 2: twos[6] + 3 carries = 9 planes
-    const __m512i t1 = xor3(twos[0], twos[1], twos[2]), t2 = xor3(twos[3], twos[4], twos[5]), t3 = xor3(carry_2[0], carry_2[1], carry_2[2]);
-    carry_4[0] = majority(twos[0], twos[1], twos[2]);
-    carry_4[1] = majority(twos[3], twos[4], twos[5]);
-    carry_4[2] = majority(carry_2[0], carry_2[1], carry_2[2]);
-    weights[1] = xor3(t1, t2, t3);
-    carry_4[3] = majority(t1, t2, t3);
-    // weight 4: fours[6] + 4 carries = 10 planes
-    const __m512i f1 = xor3(fours[0], fours[1], fours[2]), f2 = xor3(fours[3], fours[4], fours[5]),
-                  f3 = xor3(carry_4[0], carry_4[1], carry_4[2]);
-    carry_8[0] = majority(fours[0], fours[1], fours[2]);
-    carry_8[1] = majority(fours[3], fours[4], fours[5]);
-    carry_8[2] = majority(carry_4[0], carry_4[1], carry_4[2]);
-    const __m512i f4 = xor3(f1, f2, f3);
-    carry_8[3] = majority(f1, f2, f3);
-    weights[2] = _mm512_xor_si512(f4, carry_4[3]);
-    carry_8[4] = _mm512_and_si512(f4, carry_4[3]);
-    // weight 8: 5 planes
-    const __m512i e1 = xor3(carry_8[0], carry_8[1], carry_8[2]);
-    carry_16[0] = majority(carry_8[0], carry_8[1], carry_8[2]);
-    weights[3] = xor3(e1, carry_8[3], carry_8[4]);
-    carry_16[1] = majority(e1, carry_8[3], carry_8[4]);
-    // weight 16: 2 planes
-    weights[4] = _mm512_xor_si512(carry_16[0], carry_16[1]);
-    weights[5] = _mm512_and_si512(carry_16[0], carry_16[1]);
-}
-
 // NOISE_BLOCK errors: the set bits at each position of 42 planes, less 21.
 inline void binomial_512(i8* out, const u8* bytes) {
     alignas(64) u64 masks[6][8];
     __m512i weights[6];
-    count_planes(weights, bytes);
+    count_planes(weights, [&](std::size_t k) { return _mm512_loadu_si512(bytes + NOISE_BLOCK / 8 * k); });
 #pragma GCC unroll 6
     for (int k = 0; k < 6; ++k) _mm512_store_si512(masks[k], weights[k]);
     for (int word = 0; word < 8; ++word) {

@@ -75,6 +75,15 @@ struct DotSink {
     bool first;     // the sums start here, from zero
 };
 
+// Products modulo q: factors of at most 54 bits are cut at bit HALF_WORD, and the four kinds of partial products summed apart.
+constexpr int HALF_WORD = 27;
+constexpr std::size_t MAX_PRODUCTS = 512;  // 2^9 sums of two products of 54 bits fit a word
+struct ProductSum {
+    u64 q, one_p64;
+    u64 half, half_p64;    // 2^HALF_WORD mod q and its companion floor(half * 2^64 / q)
+    u64 whole, whole_p64;  // 2^(2 HALF_WORD) mod q likewise
+};
+
 struct Kernels {
     const char* name;
     WordKernels<u32> word32;   // q < 2^30
@@ -106,6 +115,8 @@ struct Kernels {
     void (*switch_modulus)(u64* out, const u64* sums, u64 constant, u64 p, int bits);
     // out = (sums + constant) mod q, both reduced.
     void (*add_constant)(u64* out, const u64* sums, u64 constant, u64 q);
+    // A tile of out = (out + sum over k of a[k] * b[k]) mod q, all reduced, q < 2^61, terms <= MAX_PRODUCTS.
+    void (*add_products)(u64* out, const u64* const* a, const u64* const* b, std::size_t terms, const ProductSum& sum);
     // A tile of values below 2^bits <-> a little-endian bit stream of `bits` words; 1 <= bits <= 61.
     void (*pack)(u64* words, const u64* values, int bits);
     void (*unpack)(u64* values, const u64* words, int bits);

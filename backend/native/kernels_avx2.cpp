@@ -118,6 +118,8 @@ struct Vector256_64 {
 
 #include "portable.h"
 
+#include "linear256.h"
+
 }  // namespace
 
 const Kernels& avx2_kernels() {
@@ -136,9 +138,10 @@ const Kernels& avx2_kernels() {
         reduce_signed_words,
         digitize_words,
         digitize_packed_words,
-        dot_words,
+        dot_256,
         switch_modulus_words,
         add_constant_words,
+        add_products_words,
         pack_words,
         unpack_words,
     };

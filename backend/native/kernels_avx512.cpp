@@ -46,6 +46,7 @@ const Kernels& avx512_kernels() {
         dot_512,
         switch_modulus_512,
         add_constant_words,
+        add_products_512,
         pack_512,
         unpack_512,
     };

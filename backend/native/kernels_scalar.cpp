@@ -64,6 +64,7 @@ const Kernels& scalar_kernels() {
         dot_words,
         switch_modulus_words,
         add_constant_words,
+        add_products_words,
         pack_words,
         unpack_words,
     };

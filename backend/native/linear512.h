@@ -155,3 +155,46 @@ inline void switch_modulus_512(u64* out, const u64* sums, u64 constant, u64 p, i
     }
     if (bits) pack_512(out, values, bits);
 }
+
+inline void add_products_512(u64* out, const u64* const* a, const u64* const* b, std::size_t terms, const ProductSum& sum) {
+    if (sum.q >> (2 * HALF_WORD)) return add_products_words(out, a, b, terms, sum);
+    const Vector512_64 p(sum.q);
+    const auto one = Vector512_64::broadcast(1, sum.one_p64), half = Vector512_64::broadcast(sum.half, sum.half_p64),
+               whole = Vector512_64::broadcast(sum.whole, sum.whole_p64);
+    const __m512i cut = _mm512_set1_epi64((1LL << HALF_WORD) - 1);
+    const bool narrow = !(sum.q >> HALF_WORD);
+    for (std::size_t c = 0; c < TILE; c += 16) {
+        __m512i low[2], middle[2], high[2];
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; ++i) {
+            low[i] = _mm512_loadu_si512(out + c + 8 * static_cast<std::size_t>(i));
+            middle[i] = high[i] = _mm512_setzero_si512();
+        }
+        for (std::size_t k = 0; k < terms; ++k) {
+#pragma GCC unroll 2
+            for (int i = 0; i < 2; ++i) {
+                const __m512i x = _mm512_loadu_si512(a[k] + c + 8 * static_cast<std::size_t>(i));
+                const __m512i y = _mm512_loadu_si512(b[k] + c + 8 * static_cast<std::size_t>(i));
+                if (narrow) {
+                    low[i] = _mm512_add_epi64(low[i], _mm512_mul_epu32(x, y));
+                } else {
+                    const __m512i x0 = _mm512_and_si512(x, cut), x1 = _mm512_srli_epi64(x, HALF_WORD);
+                    const __m512i y0 = _mm512_and_si512(y, cut), y1 = _mm512_srli_epi64(y, HALF_WORD);
+                    low[i] = _mm512_add_epi64(low[i], _mm512_mul_epu32(x0, y0));
+                    middle[i] = _mm512_add_epi64(middle[i], _mm512_add_epi64(_mm512_mul_epu32(x0, y1), _mm512_mul_epu32(x1, y0)));
+                    high[i] = _mm512_add_epi64(high[i], _mm512_mul_epu32(x1, y1));
+                }
+            }
+        }
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; ++i) {
+            __m512i total = p.multiply(low[i], one);  // each of the three below 4q
+            if (!narrow) total = _mm512_add_epi64(total, _mm512_add_epi64(p.multiply(middle[i], half), p.multiply(high[i], whole)));
+            for (int times = 8; times >= 1; times /= 2) {
+                const __m512i step = _mm512_set1_epi64(static_cast<long long>(sum.q * static_cast<u64>(times)));
+                total = _mm512_min_epu64(total, _mm512_sub_epi64(total, step));
+            }
+            _mm512_storeu_si512(out + c + 8 * static_cast<std::size_t>(i), total);
+        }
+    }
+}

@@ -67,6 +67,46 @@ std::size_t words_of(bool packed, std::size_t columns, std::size_t count, std::s
     return columns * count * words;
 }
 
+// [.., limbs, N] -> how many polynomials and limbs.
+std::pair<std::size_t, std::size_t> polynomials(const Ring& ring, const py::array& a) {
+    require(a.ndim() >= 2 && extent(a, a.ndim() - 1) == ring.n(), "an array of polynomials must be [..., limbs, N]");
+    const std::size_t limbs = extent(a, a.ndim() - 2);
+    require(limbs >= 1 && limbs <= ring.fields().size(), "more limbs than the ring has moduli");
+    return {static_cast<std::size_t>(a.size()) / (limbs * ring.n()), limbs};
+}
+
+void add_products_py(const Ring& ring, Array<u64> out, Array<u64> a, Array<u64> b, int threads) {
+    require(out.ndim() == 3 && a.ndim() == 4 && b.ndim() == 3, "out must be [outputs, limbs, N], a [outputs, terms, limbs, N], b [terms, limbs, N]");
+    const auto [outputs, limbs] = polynomials(ring, out);
+    const auto [terms, limbs_b] = polynomials(ring, b);
+    const auto [products, limbs_a] = polynomials(ring, a);
+    require(limbs_a == limbs && limbs_b == limbs && extent(a, 0) == outputs && extent(a, 1) == terms, "out, a and b differ in their sizes");
+    u64* to = writable(out);
+    const u64 *left = a.data(), *right = b.data();
+    py::gil_scoped_release release;
+    ring.add_products(to, left, right, outputs, terms, limbs, threads);
+}
+
+void shift_py(const Ring& ring, Array<u64> out, Array<u64> a, std::size_t power, int threads) {
+    const auto [count, limbs] = polynomials(ring, a);
+    require(out.size() == a.size() && out.data() != a.data(), "out must be another array of the same size");
+    require(power < 2 * ring.n(), "the power must be below 2N");
+    u64* to = writable(out);
+    const u64* from = a.data();
+    py::gil_scoped_release release;
+    ring.shift(to, from, count, limbs, power, threads);
+}
+
+void switch_modulus_py(const Ring& ring, Array<u64> out, Array<u64> a, u64 p, int threads) {
+    const auto [count, limbs] = polynomials(ring, a);
+    require(static_cast<std::size_t>(out.size()) == count * ring.n(), "out must be [..., 1, N]");
+    require(p >= 2 && !(p >> 61), "a modulus has 2 to 61 bits");
+    u64* to = writable(out);
+    const u64* from = a.data();
+    py::gil_scoped_release release;
+    ring.switch_modulus(to, from, count, limbs, p, threads);
+}
+
 // float32 or float64 [count, rows], contiguous along one axis.
 template <class VOID>
 Reals<VOID> reals_of(const py::array& a, VOID* data) {
@@ -217,13 +257,16 @@ PYBIND11_MODULE(_native, m) {
     m.attr("NOISE_BLOCK") = NOISE_BLOCK;
     m.attr("NOISE_BLOCK_BYTES") = NOISE_BLOCK_BYTES;
     m.def("cpu_levels", &kernel_levels);
-    py::class_<Ring, std::shared_ptr<Ring>>(m, "Ring")
-        .def(py::init<std::size_t, const std::vector<u64>&, const std::string&>(), py::arg("degree"), py::arg("moduli"), py::arg("cpu"))
+    py::class_<Ring, std::shared_ptr<Ring>> ring(m, "Ring");
+    ring.def(py::init<std::size_t, const std::vector<u64>&, const std::string&>(), py::arg("degree"), py::arg("moduli"), py::arg("cpu"))
         .def_property_readonly("cpu", [](const Ring& ring) { return ring.kernels().name; })
         .def("forward", [](const Ring& r, Array<u64> a, int threads) { transform(r, a, true, threads); }, py::arg("polynomials").noconvert(),
              py::arg("threads"))
         .def("inverse", [](const Ring& r, Array<u64> a, int threads) { transform(r, a, false, threads); }, py::arg("polynomials").noconvert(),
              py::arg("threads"));
+    ring.def("add_products", &add_products_py, py::arg("out").noconvert(), py::arg("a").noconvert(), py::arg("b").noconvert(), py::arg("threads"))
+        .def("shift", &shift_py, py::arg("out").noconvert(), py::arg("a").noconvert(), py::arg("power"), py::arg("threads"))
+        .def("switch_modulus", &switch_modulus_py, py::arg("out").noconvert(), py::arg("a").noconvert(), py::arg("modulus"), py::arg("threads"));
     py::class_<Secrets, std::shared_ptr<Secrets>>(m, "Secrets")
         .def(py::init([](std::shared_ptr<Ring> ring, Array<i8> ternary) {
                  require(ternary.ndim() == 2 && extent(ternary, 1) == ring->n() && extent(ternary, 0) >= 1,

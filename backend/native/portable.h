@@ -59,10 +59,56 @@ void to_real_words(REAL* out, const W* r, std::size_t n, W q, double factor) {
     }
 }
 
-inline void full_adder(u64& sum, u64& carry, u64 a, u64 b, u64 c) {
-    const u64 ab = a ^ b;
-    sum = ab ^ c;
-    carry = (a & b) | (ab & c);
+#if defined(__AVX512F__)
+using BitPlane = __m512i;
+inline BitPlane xor3(BitPlane a, BitPlane b, BitPlane c) { return _mm512_ternarylogic_epi64(a, b, c, 0x96); }
+inline BitPlane majority(BitPlane a, BitPlane b, BitPlane c) { return _mm512_ternarylogic_epi64(a, b, c, 0xe8); }
+#else
+#if defined(__AVX2__)
+using BitPlane = u64 __attribute__((vector_size(32)));
+#else
+using BitPlane = u64;
+#endif
+inline BitPlane xor3(BitPlane a, BitPlane b, BitPlane c) { return a ^ b ^ c; }
+inline BitPlane majority(BitPlane a, BitPlane b, BitPlane c) { return (a & b) | (c & (a ^ b)); }
+#endif
+
+// Set bits at each position of the 42 planes that plane(k) gives, as six planes of weights 1 to 32.
+template <class PLANE>
+void count_planes(BitPlane* weights, const PLANE& plane) {
+    // Each group of seven planes becomes three of weights 1, 2 and 4.
+    BitPlane ones[6], twos[6], fours[6];
+#pragma GCC unroll 6
+    for (std::size_t g = 0; g < 6; ++g) {
+        const BitPlane a = plane(7 * g), b = plane(7 * g + 1), c = plane(7 * g + 2), d = plane(7 * g + 3), e = plane(7 * g + 4),
+                       f = plane(7 * g + 5), h = plane(7 * g + 6);
+        const BitPlane s1 = xor3(a, b, c), c1 = majority(a, b, c);
+        const BitPlane s2 = xor3(d, e, f), c2 = majority(d, e, f);
+        const BitPlane c3 = majority(s1, s2, h);
+        ones[g] = xor3(s1, s2, h);
+        twos[g] = xor3(c1, c2, c3);
+        fours[g] = majority(c1, c2, c3);
+    }
+    // Weight 1: six planes; what they carry joins weight 2, and so on.
+    const BitPlane o1 = xor3(ones[0], ones[1], ones[2]), o2 = xor3(ones[3], ones[4], ones[5]);
+    const BitPlane p1 = majority(ones[0], ones[1], ones[2]), p2 = majority(ones[3], ones[4], ones[5]), p3 = o1 & o2;
+    weights[0] = o1 ^ o2;
+    // Weight 2: nine planes.
+    const BitPlane t1 = xor3(twos[0], twos[1], twos[2]), t2 = xor3(twos[3], twos[4], twos[5]), t3 = xor3(p1, p2, p3);
+    const BitPlane u1 = majority(twos[0], twos[1], twos[2]), u2 = majority(twos[3], twos[4], twos[5]), u3 = majority(p1, p2, p3);
+    const BitPlane u4 = majority(t1, t2, t3);
+    weights[1] = xor3(t1, t2, t3);
+    // Weight 4: ten planes.
+    const BitPlane f1 = xor3(fours[0], fours[1], fours[2]), f2 = xor3(fours[3], fours[4], fours[5]), f3 = xor3(u1, u2, u3);
+    const BitPlane g1 = majority(fours[0], fours[1], fours[2]), g2 = majority(fours[3], fours[4], fours[5]), g3 = majority(u1, u2, u3);
+    const BitPlane f4 = xor3(f1, f2, f3), g4 = majority(f1, f2, f3), g5 = f4 & u4;
+    weights[2] = f4 ^ u4;
+    // Weight 8: five planes.
+    const BitPlane e1 = xor3(g1, g2, g3);
+    const BitPlane h1 = majority(g1, g2, g3), h2 = majority(e1, g4, g5);
+    weights[3] = xor3(e1, g4, g5);
+    weights[4] = h1 ^ h2;
+    weights[5] = h1 & h2;
 }
 
 // Bit c of a byte to the lowest bit of byte c.
@@ -72,33 +118,20 @@ inline u64 spread_bits(u8 byte) {
 
 // NOISE_BLOCK errors: the set bits at each position of 42 planes, less 21.
 inline void binomial_words(i8* out, const u8* bytes) {
-    for (std::size_t word = 0; word < NOISE_BLOCK / 64; ++word) {
-        // Three planes of weight w make one of weight w and one of weight 2w, until one is left of each.
-        u64 level[42], next[21];
-        std::size_t count = 42;
-        for (std::size_t k = 0; k < 42; ++k) __builtin_memcpy(&level[k], bytes + NOISE_BLOCK / 8 * k + 8 * word, 8);
-        u64 bits[6] = {0, 0, 0, 0, 0, 0};
-        for (std::size_t weight = 0; weight < 6; ++weight) {
-            std::size_t carries = 0;
-            while (count >= 3) {
-                u64 sum, carry;
-                full_adder(sum, carry, level[count - 1], level[count - 2], level[count - 3]);
-                count -= 3;
-                level[count++] = sum;
-                next[carries++] = carry;
-            }
-            if (count == 2) {
-                next[carries++] = level[0] & level[1];
-                level[0] ^= level[1];
-            }
-            bits[weight] = count ? level[0] : 0;
-            for (std::size_t k = 0; k < carries; ++k) level[k] = next[k];
-            count = carries;
-        }
-        for (std::size_t byte = 0; byte < 8; ++byte) {
+    constexpr std::size_t SIZE = sizeof(BitPlane);
+    for (std::size_t part = 0; part < NOISE_BLOCK / 8; part += SIZE) {
+        BitPlane weights[6];
+        count_planes(weights, [&](std::size_t k) {
+            BitPlane plane;
+            __builtin_memcpy(&plane, bytes + NOISE_BLOCK / 8 * k + part, SIZE);
+            return plane;
+        });
+        u8 bits[6][SIZE];
+        __builtin_memcpy(bits, weights, sizeof bits);
+        for (std::size_t byte = 0; byte < SIZE; ++byte) {
             u64 counts = 0;  // of eight positions, a byte each
-            for (std::size_t weight = 0; weight < 6; ++weight) counts += spread_bits(static_cast<u8>(bits[weight] >> (8 * byte))) << weight;
-            for (std::size_t c = 0; c < 8; ++c) out[64 * word + 8 * byte + c] = static_cast<i8>(static_cast<int>((counts >> (8 * c)) & 63) - 21);
+            for (std::size_t weight = 0; weight < 6; ++weight) counts += spread_bits(bits[weight][byte]) << weight;
+            for (std::size_t c = 0; c < 8; ++c) out[8 * (part + byte) + c] = static_cast<i8>(static_cast<int>((counts >> (8 * c)) & 63) - 21);
         }
     }
 }
@@ -253,6 +286,17 @@ inline void unpack_words(u64* values, const u64* words, int bits) {
         u64 value = words[word] >> shift;
         if (shift + static_cast<std::size_t>(bits) > 64) value |= words[word + 1] << (64 - shift);
         values[c] = value & cut;
+    }
+}
+
+inline void add_products_words(u64* out, const u64* const* a, const u64* const* b, std::size_t terms, const ProductSum& sum) {
+    for (std::size_t c = 0; c < TILE; ++c) {
+        unsigned __int128 total = out[c];
+        for (std::size_t k = 0; k < terms; ++k) {
+            total += static_cast<unsigned __int128>(a[k][c]) * b[k][c];
+            if ((k & 31) == 31) total %= sum.q;  // 2^5 products of 122 bits fit
+        }
+        out[c] = static_cast<u64>(total % sum.q);
     }
 }
 

@@ -152,6 +152,75 @@ void Ring::inverse(u64* a, std::size_t count, std::size_t limbs, int threads) co
     transform_all(fields_, n_, a, count, limbs, threads, false);
 }
 
+void Ring::add_products(u64* out, const u64* a, const u64* b, std::size_t outputs, std::size_t terms, std::size_t limbs, int threads) const {
+    std::vector<ProductSum> sums;
+    for (std::size_t l = 0; l < limbs; ++l) {
+        const u64 q = fields_[l].q;
+        const u64 half = (u64{1} << HALF_WORD) % q, whole = mul_mod(half, half, q);
+        sums.push_back({q, fields_[l].one_p64, half, shoup(half, q, 64), whole, shoup(whole, q, 64)});
+    }
+    // Several outputs share what they read of b while it is in the cache.
+    const std::size_t tiles = limbs * n_ / TILE;
+    parallel_ranges(tiles, 4, threads, [&](std::size_t first, std::size_t last) {
+        std::vector<const u64*> left(std::min(terms, MAX_PRODUCTS)), right(left.size());
+        for (std::size_t tile = first; tile < last; ++tile) {
+            const std::size_t at = tile * TILE;
+            for (std::size_t begin = 0; begin < terms; begin += MAX_PRODUCTS) {
+                const std::size_t count = std::min(MAX_PRODUCTS, terms - begin);
+                for (std::size_t k = 0; k < count; ++k) right[k] = b + (begin + k) * limbs * n_ + at;
+                for (std::size_t m = 0; m < outputs; ++m) {
+                    for (std::size_t k = 0; k < count; ++k) left[k] = a + (m * terms + begin + k) * limbs * n_ + at;
+                    kernels_.add_products(out + m * limbs * n_ + at, left.data(), right.data(), count, sums[at / n_]);
+                }
+            }
+        }
+    });
+}
+
+void Ring::shift(u64* out, const u64* a, std::size_t count, std::size_t limbs, std::size_t power, int threads) const {
+    const bool negative = power >= n_;
+    const std::size_t k = power % n_;
+    parallel_ranges(count * limbs, GRAIN, threads, [&](std::size_t first, std::size_t last) {
+        for (std::size_t row = first; row < last; ++row) {
+            const u64 q = fields_[row % limbs].q;
+            const u64* from = a + row * n_;
+            u64* to = out + row * n_;
+            // X^n = -1: what leaves at the top comes back negated at the bottom.
+            for (std::size_t i = 0; i < k; ++i) to[i] = negative ? from[n_ - k + i] : (from[n_ - k + i] ? q - from[n_ - k + i] : 0);
+            for (std::size_t i = k; i < n_; ++i) to[i] = negative ? (from[i - k] ? q - from[i - k] : 0) : from[i - k];
+        }
+    });
+}
+
+void Ring::switch_modulus(u64* out, const u64* a, std::size_t count, std::size_t limbs, u64 p, int threads) const {
+    // a / Q modulo 1 is the sum of a_l * inverse_l / q_l, here in units of 2^-128, of which 2^-64 are kept.
+    std::vector<u64> high, low;
+    for (std::size_t l = 0; l < limbs; ++l) {
+        const u64 q = fields_[l].q;
+        u64 others = 1;
+        for (std::size_t k = 0; k < limbs; ++k)
+            if (k != l) others = mul_mod(others, fields_[k].q % q, q);
+        const u64 inverse = invert_mod(others, q);
+        const u128 top = static_cast<u128>(inverse) << 64;
+        high.push_back(static_cast<u64>(top / q));
+        low.push_back(static_cast<u64>((static_cast<u128>(static_cast<u64>(top % q)) << 64) / q));
+    }
+    parallel_ranges(count, GRAIN, threads, [&](std::size_t first, std::size_t last) {
+        for (std::size_t row = first; row < last; ++row) {
+            for (std::size_t i = 0; i < n_; ++i) {
+                u64 fraction = 0;
+                for (std::size_t l = 0; l < limbs; ++l) {
+                    const u64 x = a[(row * limbs + l) * n_ + i];
+                    fraction += x * high[l] + static_cast<u64>((static_cast<u128>(x) * low[l]) >> 64);
+                }
+                const u128 scaled = static_cast<u128>(fraction) * p + (static_cast<u128>(1) << 63);
+                const u64 rounded = static_cast<u64>(scaled >> 64);
+                out[row * n_ + i] = rounded >= p ? rounded - p : rounded;
+            }
+        }
+    });
+}
+
 template struct NttTables<u32>;
 template struct NttTables<u64>;
 

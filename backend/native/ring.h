@@ -90,6 +90,14 @@ class Ring {
     void forward(u64* a, std::size_t count, std::size_t limbs, int threads) const;
     void inverse(u64* a, std::size_t count, std::size_t limbs, int threads) const;
 
+    // out[m] += sum over k of a[m, k] * b[k] for polynomials in NTT form: out [outputs, limbs, n], a [outputs, terms, limbs, n],
+    // b [terms, limbs, n], all reduced.
+    void add_products(u64* out, const u64* a, const u64* b, std::size_t outputs, std::size_t terms, std::size_t limbs, int threads) const;
+    // out = a * X^power for coefficients [count, limbs, n]; power from 0 to 2n - 1, out apart from a.
+    void shift(u64* out, const u64* a, std::size_t count, std::size_t limbs, std::size_t power, int threads) const;
+    // Coefficients [count, limbs, n] modulo the product Q of the first primes -> round(p / Q * a) mod p, [count, n], for any p < 2^61.
+    void switch_modulus(u64* out, const u64* a, std::size_t count, std::size_t limbs, u64 p, int threads) const;
+
   private:
     std::size_t n_;
     const Kernels& kernels_;

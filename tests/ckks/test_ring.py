@@ -94,6 +94,75 @@ def test_residues_equal_seals_bit_for_bit(level, preset):
     np.testing.assert_array_equal(ring.forward(expected.copy()), values)
 
 
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("bits", [(20,), (27,), (28,), (30, 24), (54,), (55,), (61,)], ids=str)
+@pytest.mark.parametrize("terms", [1, 7, 600])
+def test_sums_of_products_are_exact(level, bits, terms):
+    degree, outputs = 1024, 2
+    moduli = [largest_primes(degree, b, 1)[0] for b in bits]
+    ring = Ring(degree, moduli, level)
+    a = random_polynomials(moduli, degree, outputs * terms).reshape(outputs, terms, len(bits), degree)
+    b = random_polynomials(moduli, degree, terms, seed=1)
+    top = np.array(moduli, dtype=np.uint64)[:, None] - np.uint64(1)
+    a[:, :, :, :64], b[:, :, :64] = top, top
+    start = random_polynomials(moduli, degree, outputs, seed=2)
+
+    out = ring.add_products(start.copy(), a, b, threads=2)
+
+    some = np.r_[0:70, 1000:1024]
+    expected = start[..., some].astype(object) + (a[..., some].astype(object) * b[..., some].astype(object)).sum(axis=1)
+    np.testing.assert_array_equal(out[..., some].astype(object), expected % (top.astype(object) + 1))
+
+
+@pytest.mark.parametrize("power", [0, 1, 63, 1023, 1024, 1500, 2047, 2048, -1, -1024])
+def test_shifting_multiplies_by_a_power_of_x(power):
+    moduli = largest_primes(1024, 30, 2)
+    ring = Ring(1024, moduli)
+    polynomials = np.concatenate([random_polynomials(moduli, 1024), extreme_polynomials(moduli, 1024)])
+    factor = np.zeros(1024, dtype=object)
+    factor[power % 1024] = -1 if power // 1024 % 2 else 1
+
+    shifted = ring.shift(polynomials, power, threads=2)
+
+    for limb, q in enumerate(moduli):
+        np.testing.assert_array_equal(shifted[0, limb], negacyclic(polynomials[0, limb], factor, q))
+    np.testing.assert_array_equal(ring.shift(shifted, -power), polynomials)
+
+
+@pytest.mark.parametrize("bits", [(30,), (54,), (61,), (30, 24), (30, 24, 24, 24)], ids=str)
+@pytest.mark.parametrize("modulus", [2, 12289, (1 << 30) - 35, (1 << 31) - 1, 1 << 40, (1 << 61) - 1])
+def test_switching_a_modulus_rounds(bits, modulus):
+    moduli = [largest_primes(1024, b, 4)[i] for i, b in enumerate(bits)]
+    ring = Ring(1024, moduli)
+    product = int(np.prod(np.array(moduli, dtype=object)))
+    polynomials = np.concatenate([random_polynomials(moduli, 1024), extreme_polynomials(moduli, 1024)])
+
+    switched = ring.switch_modulus(polynomials, modulus, threads=2)
+
+    whole = sum(polynomials[:, i].astype(object) * (product // q * pow(product // q, -1, q)) for i, q in enumerate(moduli)) % product
+    error = (switched[:, 0].astype(object) * product - whole * modulus) % (modulus * product)
+    error = np.minimum(error, modulus * product - error)
+    assert switched.max() < modulus
+    assert error.max() << 64 <= product * ((1 << 63) + len(bits) * 2 * modulus)
+
+
+def test_operands_that_do_not_fit_are_refused():
+    moduli = largest_primes(1024, 30, 2)
+    ring = Ring(1024, moduli)
+    polynomial = random_polynomials(moduli, 1024)
+    for call in (
+        lambda: ring.add_products(polynomial, polynomial[None], polynomial),
+        lambda: ring.add_products(polynomial, np.zeros((2, 3, 2, 1024), np.uint64), polynomial),
+        lambda: ring.add_products(polynomial, np.zeros((2, 2, 2, 1024), np.int64), polynomial),
+        lambda: ring.shift(polynomial[..., :512], 1),
+        lambda: ring.switch_modulus(polynomial, 1),
+        lambda: ring.switch_modulus(polynomial, 1 << 61),
+        lambda: ring.switch_modulus(np.zeros((1, 3, 1024), np.uint64), 17),
+    ):
+        with pytest.raises(ParameterError):
+            call()
+
+
 def test_threads_do_not_change_residues():
     moduli = largest_primes(2048, 54, 1)
     polynomials = random_polynomials(moduli, 2048, 37)

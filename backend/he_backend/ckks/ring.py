@@ -89,6 +89,40 @@ class Ring:
         self.handle.inverse(polynomials, threads)
         return polynomials
 
+    def add_products(self, out: np.ndarray, a: np.ndarray, b: np.ndarray, threads: int = 1) -> np.ndarray:
+        """out[m] += sum over k of a[m, k] * b[k], values in NTT form, reduced, in place; returns out.
+
+        out [outputs, limbs, N], a [outputs, terms, limbs, N], b [terms, limbs, N].
+        """
+        self._check(out)
+        self._run("add_products", out, a, b, threads)
+        return out
+
+    def shift(self, polynomials: np.ndarray, power: int, threads: int = 1) -> np.ndarray:
+        """polynomials times X^power modulo X^N + 1, as a new array; coefficients [..., limbs, N], any integer power."""
+        self._check(polynomials)
+        out = np.empty_like(polynomials)
+        self._run("shift", out, polynomials, power % (2 * self.degree), threads)
+        return out
+
+    def switch_modulus(self, polynomials: np.ndarray, modulus: int, threads: int = 1) -> np.ndarray:
+        """round(modulus / Q * c) modulo `modulus` (2 to 61 bits), [..., 1, N], for coefficients c [..., limbs, N] modulo Q.
+
+        Q is the product of the first `limbs` primes. Off the exact quotient by at most 1/2 + limbs * modulus / 2^63.
+        """
+        self._check(polynomials)
+        if not 2 <= modulus < 1 << MAX_MODULUS_BITS:
+            raise ParameterError(f"modulus {modulus}; allowed: 2 to 2^{MAX_MODULUS_BITS} - 1")
+        out = np.empty((*polynomials.shape[:-2], 1, self.degree), dtype=np.uint64)
+        self._run("switch_modulus", out, polynomials, modulus, threads)
+        return out
+
+    def _run(self, name: str, *arguments: object) -> None:
+        try:
+            getattr(self.handle, name)(*arguments)
+        except (TypeError, ValueError) as error:
+            raise ParameterError(f"{name}: {error}") from None
+
     def _check(self, polynomials: np.ndarray) -> None:
         if polynomials.dtype != np.uint64 or not polynomials.flags.c_contiguous or not polynomials.flags.writeable:
             raise ParameterError("polynomials must be a writable, C-contiguous array of uint64")
