@@ -29,7 +29,20 @@ def dense(weights, bias):
 
 def round_plan(map_):
     norms = tuple(tuple(int(n) for n in row) for row in map_.norms)
-    return RoundPlan(0, ("x",), ("y",), "batch", 1, map_.scales, map_.constant, norms, map_.weight_bits, 0, 10.0, 0)
+    return RoundPlan(
+        0,
+        ("x",),
+        ("y",),
+        "batch",
+        1,
+        tuple(((len(part), float(part[0])),) for part in map_.scales),
+        map_.constant,
+        norms,
+        map_.weight_bits,
+        0,
+        10.0,
+        0,
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -44,6 +57,7 @@ def test_integers_are_the_rounded_weights_and_norms_bound_their_rows(seed, k, m,
     real = np.concatenate([weights, bias[None] / map_.constant]) if map_.constant else weights
     matrix = apply_blocks(map_.linear, np.eye(map_.linear.in_count))
     assert np.abs(matrix.T - real * map_.scales[0]).max() <= 0.5 + 1e-9
+    assert (np.abs(matrix).max(axis=1) == 2 ** (bits - 1) - 1).all()  # every row fills the width
     assert np.abs(matrix).max() <= 2 ** (bits - 1) - 1 <= 2 ** (MAX_WEIGHT_BITS - 1)
     assert (np.abs(matrix[:, :k]).sum(axis=1) <= map_.norms[0, 0]).all()
 
@@ -89,8 +103,8 @@ def test_twice_the_safe_scale_wraps_around():
     def run(factor):
         return key.decrypt(ClearEvaluator().affine(key.encrypt(values, scale * factor, 1), map_.linear), scale * factor, 1)[0, 0]
 
-    assert abs(run(1.0) / map_.scales[0] - 2.5) < 0.02
-    assert abs(run(2.1) / map_.scales[0] - 2.5) > 1.0
+    assert abs(run(1.0) / map_.scales[0][0] - 2.5) < 0.02
+    assert abs(run(2.1) / map_.scales[0][0] - 2.5) > 1.0
 
 
 def test_a_wider_modulus_is_more_precise_and_slots_are_noisier():
@@ -108,7 +122,7 @@ def test_expected_error_is_the_measured_one(bits):
     affine = dense(weights, np.zeros(50))
     map_ = quantise(affine, bits)
     values = rng.normal(size=(200, 300))
-    got = apply_blocks(map_.linear, values) / map_.scales[0]
+    got = apply_blocks(map_.linear, values) / map_.scales[0][:, None]
     due = weights.T @ values
     measured = np.sqrt(((got - due) ** 2).mean() / (due**2).mean())
     expected = relative_error(statistics(affine)[0], bits, 1 << 60, Noise(1.0))
@@ -121,10 +135,10 @@ def test_weights_that_are_not_finite_are_refused():
         statistics(dense(np.array([[np.nan]]), np.zeros(1)))
 
 
-def test_outputs_keep_scales_of_their_own():
+def test_rows_have_scales_of_their_own_unless_they_share_weights():
     block = Block(0, np.zeros((2, 1, 1), np.int32), np.array([[[1.0]], [[100.0]]]), np.array([[[0]], [[1]]], np.int32))
-    map_ = quantise(AffineMap((1,), (1, 1), (block,), np.zeros(2)), 10)
-    assert map_.scales[0] == pytest.approx(100 * map_.scales[1])
+    one, hundred = quantise(AffineMap((1,), (1, 1), (block,), np.zeros(2)), 10).scales
+    assert one[0] == pytest.approx(100 * hundred[0])
     shared = Block(0, np.zeros((1, 2, 1), np.int32), np.array([[[3.0]]]), np.array([[[0], [1]]], np.int32))
-    map_ = quantise(AffineMap((1,), (1, 1), (block, shared), np.zeros(2)), 10)
-    assert map_.scales[0] == map_.scales[1]
+    one, hundred = quantise(AffineMap((1,), (1, 1), (block, shared), np.zeros(2)), 10).scales
+    assert one[0] == hundred[0]

@@ -10,7 +10,7 @@ from typing import Any, Callable, Iterable, NamedTuple, Sequence, Union
 from he_backend.ckks import ring, serial
 from he_backend.ckks.clear import ClearEvaluator
 from he_backend.ckks.evaluate import NativeMap
-from he_backend.ckks.linear import LinearMap
+from he_backend.ckks.linear import MAX_WEIGHT_BITS, LinearMap
 from he_backend.ckks.params import Params
 from he_backend.ckks.primes import largest_primes
 from he_backend.ckks.seal import SealEvaluator
@@ -36,6 +36,7 @@ class Traits(NamedTuple):
     growth: float  # largest coefficient over the largest value, both scaled
     most_error: float  # largest fresh error in a coefficient, rounding included
     switches: bool  # answers are switched to a smaller modulus before they are sent
+    single_weight_bits: int  # widest weights that cost no more than narrower ones
 
 
 def traits(engine: str, params: Params) -> Traits:
@@ -45,10 +46,10 @@ def traits(engine: str, params: Params) -> Traits:
     if engine == "seal":
         # Slots: a coefficient is at most the largest slot's magnitude, sqrt(2) times a real for complex slots; decoding adds up N errors.
         rows, growth = (degree, math.sqrt(2.0)) if params.complex_packing else (degree // 2, 1.0)
-        return Traits(rows, 1, float(degree), growth, MAX_FRESH_ERROR + 0.5, False)
+        return Traits(rows, 1, float(degree), growth, MAX_FRESH_ERROR + 0.5, False, MAX_WEIGHT_BITS)
     if engine == "native":
-        return Traits(degree, MOST_COLUMNS, 1.0, 1.0, MAX_FRESH_ERROR + 0.5, True)
-    return Traits(degree, MOST_COLUMNS, 1.0, 1.0, 0.5, False)
+        return Traits(degree, MOST_COLUMNS, 1.0, 1.0, MAX_FRESH_ERROR + 0.5, True, 16)
+    return Traits(degree, MOST_COLUMNS, 1.0, 1.0, 0.5, False, MAX_WEIGHT_BITS)
 
 
 def check_engine(engine: str) -> str:

@@ -29,12 +29,13 @@ def pack_batch(values: Sequence[np.ndarray], constant: float) -> np.ndarray:
     return packed.T
 
 
-def unpack_batch(packed: np.ndarray, shapes: Sequence[tuple[int, ...]], scales: Sequence[float]) -> list[np.ndarray]:
-    """The tensors float32 [rows, *shape] in packed [elements, rows], each divided by its scale."""
+def unpack_batch(packed: np.ndarray, shapes: Sequence[tuple[int, ...]], scales: Sequence[Sequence[tuple[int, float]]]) -> list[np.ndarray]:
+    """The tensors float32 [rows, *shape] in packed [elements, rows], each element divided by its scale (runs of equal ones)."""
     out, start = [], 0
     for shape, scale in zip(shapes, scales):
         size = int(np.prod(shape, dtype=np.int64))
-        part = np.multiply(packed[start : start + size].T, 1.0 / scale, dtype=np.float64).astype(np.float32)
+        factors = np.repeat([1.0 / one for _, one in scale], [count for count, _ in scale])
+        part = np.multiply(packed[start : start + size].T, factors, dtype=np.float64).astype(np.float32)
         out.append(part.reshape((-1, *shape)))
         start += size
     if start != len(packed):

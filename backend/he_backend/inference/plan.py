@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping, NamedTuple, Sequence, Tuple
+
+import numpy as np
 
 from he_backend.ckks.engines import Traits, answer_modulus, tensor_moduli, traits
 from he_backend.ckks.exact_linear import MAX_ANSWER_BITS
-from he_backend.ckks.linear import LinearMap
+from he_backend.ckks.linear import MAX_WEIGHT_BITS, LinearMap
 from he_backend.ckks.params import Params, check_params
 from he_backend.errors import CapacityError, ParameterError
 from he_backend.graph.affine import AffineMap, lower
@@ -23,23 +25,13 @@ from he_backend.inference.quantise import Noise, Statistics, best_width, quantis
 PACKINGS = ("batch",)
 MIN_BITS, MAX_BITS, DEFAULT_BITS = 4, 24, 12
 DEFAULT_MEMORY_BYTES = 1 << 29  # for the ciphertexts of a round, both parties together
-# The promise leaves 2 bits for the largest of many errors over the typical one, and more where a client step divides by what it got: a
-# normalisation of rows that vary little makes their errors larger.
-_MARGIN_BITS, _DIVISION_MARGIN_BITS = 2.0, 5.0
-_DIVIDING = frozenset(
-    {
-        "LayerNormalization",
-        "InstanceNormalization",
-        "GroupNormalization",
-        "MeanVarianceNormalization",
-        "LpNormalization",
-        "LRN",
-        "Div",
-        "Reciprocal",
-        "Log",
-        "Sqrt",
-        "Pow",
-    }
+# The promise leaves 2 bits for the largest of many errors over the typical one, and more where a client step makes errors larger: one
+# that raises to powers by the size of the exponents, one that divides (a normalisation of rows that vary little) by the divisor.
+_MARGIN_BITS, _POWER_MARGIN_BITS, _DIVISION_MARGIN_BITS = 2.0, 1.0, 5.0
+_POWERS = frozenset({"Softmax", "LogSoftmax", "Exp", "Pow"})
+_DIVISIONS = frozenset(
+    {"LayerNormalization", "InstanceNormalization", "GroupNormalization", "MeanVarianceNormalization", "LpNormalization", "LRN", "Div"}
+    | {"Reciprocal", "Log", "Sqrt"}
 )
 _MAX_MODULUS_BITS = 62
 _MOST_BITS = 52.0
@@ -50,7 +42,11 @@ _SPARE_ANSWER_BITS = 6
 _MOST_CHUNK_ROWS = 8192
 _VALUE_BYTES = 32  # that both parties together hold of an encrypted or decrypted value
 # What 'auto' picks from: ring degree and bits of its one prime, cheapest first.
-AUTO_LADDER = tuple((2048, size) for size in range(28, 55, 2)) + tuple((4096, size) for size in (56, 58, 60))
+AUTO_LADDER = tuple((2048, size) for size in range(28, 55)) + tuple((4096, size) for size in range(55, 61))
+
+
+# Scales of a value's elements in order, as (how many, scale): a convolution has one for each channel.
+ScaleRuns = Tuple[Tuple[int, float], ...]
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ class RoundPlan:
     outputs: tuple[str, ...]
     packing: str
     level: int
-    scales: tuple[float, ...]  # per output value: integer weight for a real weight of 1
+    scales: tuple[ScaleRuns, ...]  # per output value: integer weight for a real weight of 1
     constant: float  # what the constant element holds; 0 when there is none
     norms: tuple[tuple[int, ...], ...]  # per output value and input value (then the constant): largest L1 norm of a row
     weight_bits: int
@@ -172,16 +168,17 @@ def make_plan(program: Program, model_id: str, model_name: str, spec: PlanSpec) 
         raise ParameterError(f"bits: {spec.bits!r}; allowed: {MIN_BITS} to {MAX_BITS} bits of precision")
     affines = [lower(segment, program.shapes) for segment in program.segments]
     stats = [statistics(affine) for affine in affines]
-    margin = _DIVISION_MARGIN_BITS if any(_DIVIDING & set(step.ops) for step in program.steps[1:]) else 0.0
-    due = spec.bits + margin + 0.5 * math.log2(max(1, len(affines)))  # errors of rounds add up like independent ones
+    margin = _step_margin(program)
+    due = spec.bits + margin
     params = _auto_params(stats, spec, due) if spec.preset == "auto" else check_params(spec.preset, spec.preset_name, spec.allow_insecure)
+    choices = _choose(stats, params, spec, due)
     rounds: list[RoundPlan] = []
     maps: list[LinearMap] = []
     shapes: dict[str, tuple[int, ...]] = {}
     squares = 0.0
-    for segment, affine, stat in zip(program.segments, affines, stats):
+    for segment, affine, stat, choice in zip(program.segments, affines, stats, choices):
         shapes.update({name: tuple(program.shapes[name]) for name in segment.inputs + segment.outputs})
-        this, linear, error = _plan_round(segment, affine, stat, params, spec, due)
+        this, linear, error = _plan_round(segment, affine, stat, choice, params, spec, due + _share(len(stats)))
         rounds.append(this)
         maps.append(linear)
         squares += error**2
@@ -201,37 +198,84 @@ def make_plan(program: Program, model_id: str, model_name: str, spec: PlanSpec) 
     return ServerPlan(client, tuple(maps))
 
 
+def _step_margin(program: Program) -> float:
+    """Bits that client steps after the first round may cost."""
+    ops = {op for step in program.steps[1:] for op in step.ops}
+    return (_POWER_MARGIN_BITS if ops & _POWERS else 0.0) + (_DIVISION_MARGIN_BITS if ops & _DIVISIONS else 0.0)
+
+
 def _auto_params(stats: Sequence[Sequence[Statistics]], spec: PlanSpec, due: float) -> Params:
     """The smallest ring and prime of the ladder whose promise reaches the bits wanted; the most precise of them if none does."""
     best, most = None, -math.inf
-    for degree, size in AUTO_LADDER:
-        literal = {"poly_modulus_degree": degree, "coeff_modulus": [size], "security_level": 128, "complex_packing": True}
-        params = check_params(literal, f"auto_N{degree.bit_length() - 1}_{size}")
-        noise = _noise(traits(spec.engine, params), params, size)
-        promise = min((_promise(best_width(stat, params.moduli[0], noise)[1] ** 2) for stat in stats), default=_MOST_BITS)
-        if promise > most:
-            best, most = params, promise
-        if promise >= due + _SPARE_BITS:
-            break
+    for single in (True, False):  # weights that the engine computes at once cost half
+        for degree, size in AUTO_LADDER:
+            literal = {"poly_modulus_degree": degree, "coeff_modulus": [size], "security_level": 128, "complex_packing": True}
+            params = check_params(literal, f"auto_N{degree.bit_length() - 1}_{size}")
+            kind = traits(spec.engine, params)
+            promise = _total_promise([_choice(stat, params, kind, due, single) for stat in stats])
+            if promise > most:
+                best, most = params, promise
+            if promise >= due + _SPARE_BITS:
+                return params
     assert best is not None
     return best
 
 
-def _plan_round(
-    segment: Segment, affine: AffineMap, stats: Sequence[Statistics], params: Params, spec: PlanSpec, due: float
-) -> tuple[RoundPlan, LinearMap, float]:
-    """The fewest primes that reach the precision wanted, or as many as help."""
+class _Choice(NamedTuple):
+    """Primes and weight width of one round, and the relative error that they lead to."""
+
+    level: int
+    width: int
+    error: float
+
+
+def _choose(stats: Sequence[Sequence[Statistics]], params: Params, spec: PlanSpec, due: float) -> list[_Choice]:
+    """The cheapest choices that reach what is due over all rounds; the most precise ones if none do."""
     kind = traits(spec.engine, params)
-    choice = (1, 0, math.inf)
+    goal = due + _share(len(stats)) + _SPARE_BITS
+    ways = [[_choice(stat, params, kind, goal, single) for stat in stats] for single in (True, False)]
+    for choices in ways:
+        if _total_promise(choices) >= due + _SPARE_BITS:
+            return choices
+    return max(ways, key=_total_promise)
+
+
+def _choice(stats: Sequence[Statistics], params: Params, kind: Traits, goal: float, single: bool) -> _Choice:
+    """The fewest primes that reach the goal, or as many as help; `single` keeps weights to what the engine computes at once."""
+    most_bits = kind.single_weight_bits if single else MAX_WEIGHT_BITS
+    best = _Choice(1, 0, math.inf)
     for level in range(1, len(params.moduli) + 1):
         modulus = math.prod(params.moduli[:level])
         if modulus.bit_length() > _MAX_MODULUS_BITS:
             break
-        width, error = best_width(stats, modulus, _noise(kind, params, modulus.bit_length()))
-        if error < choice[2]:
-            choice = (level, width, error)
-        if _promise(error**2) >= due + _SPARE_BITS:
+        width, error = best_width(stats, modulus, _noise(kind, params, modulus.bit_length()), most_bits)
+        if error < best.error:
+            best = _Choice(level, width, error)
+        if _promise(error**2) >= goal:
             break
+    return best
+
+
+def _share(rounds: int) -> float:
+    """Bits by which each of several equal rounds must be better than the whole: their errors add up like independent ones."""
+    return 0.5 * math.log2(max(1, rounds))
+
+
+def _total_promise(choices: Sequence[_Choice]) -> float:
+    return _promise(sum(choice.error**2 for choice in choices))
+
+
+def _plan_round(
+    segment: Segment,
+    affine: AffineMap,
+    stats: Sequence[Statistics],
+    choice: _Choice,
+    params: Params,
+    spec: PlanSpec,
+    due: float,
+) -> tuple[RoundPlan, LinearMap, float]:
+    """One round, its integer map, and the relative error to expect."""
+    kind = traits(spec.engine, params)
     level, width, _ = choice
     modulus = math.prod(params.moduli[:level])
     answer_bits, error = _answer_bits(stats, width, modulus, kind, params, due)
@@ -242,7 +286,7 @@ def _plan_round(
         segment.outputs,
         "batch",
         level,
-        map_.scales,
+        tuple(_runs(scales) for scales in map_.scales),
         map_.constant,
         tuple(tuple(int(n) for n in row) for row in map_.norms),
         map_.weight_bits,
@@ -302,6 +346,13 @@ def safe_scale(this: RoundPlan, modulus: int, kind: Traits, ring_degree: int, la
     # Encoding rounds in float64: scaled inputs stay below 2^52 even where weights are tiny.
     peak = max([*largest, this.constant])
     return min(bound, min(modulus / 2.0, 2.0**52) * (1.0 - 2.0**-40) / (peak * kind.growth)) if peak > 0 else 1.0
+
+
+def _runs(scales: np.ndarray) -> ScaleRuns:
+    """Equal neighbours as (how many, scale)."""
+    starts = np.flatnonzero(np.concatenate([[True], scales[1:] != scales[:-1]])) if len(scales) else np.zeros(0, int)
+    counts = np.diff(np.append(starts, len(scales)))
+    return tuple((int(count), float(scales[start])) for start, count in zip(starts, counts))
 
 
 def _promise(squared_error: float) -> float:

@@ -25,27 +25,32 @@ _TYPICAL_RMS = 0.25
 
 @dataclass(frozen=True)
 class Statistics:
-    """What decides the precision of one output tensor of an affine map."""
+    """What decides the precision of one output tensor: means over its rows. Each row is scaled by its peak, so that it fills the width."""
 
-    largest_weight: float
-    largest_bias: float
-    largest_l1: float  # over rows, bias not counted
-    mean_squares: float  # mean over rows of the squared L2 norm
-    mean_terms: float  # mean over rows of the number of weights
+    peaks: np.ndarray  # float64 [rows]: the largest magnitude that a row's integers must hold
+    reach: float  # largest over rows of the L1 norm, bias included, over the peak
+    mean_squares: float  # of the squared L2 norm
+    mean_rounding: float  # of the number of weights times the squared peak
+
+    @property
+    def mean_peaks(self) -> float:
+        """Mean of the squared peaks."""
+        return float((self.peaks**2).mean()) if self.peaks.size else 0.0
 
 
 @dataclass(frozen=True)
 class QuantisedMap:
     """An integer map and how its numbers relate to the real ones.
 
-    Element in_count - 1 is the constant if `constant` is not 0. Output tensor t holds scales[t] times the real values. norms[t, i] bounds
-    the L1 norm, over the elements of input tensor i, of every integer row of output tensor t; the last column is the constant's.
+    Element in_count - 1 is the constant if `constant` is not 0. Element o of output tensor t holds scales[t][o] times the real value.
+    norms[t, i] bounds the L1 norm, over the elements of input tensor i, of every integer row of output tensor t; the last column is the
+    constant's.
     """
 
     linear: LinearMap
     in_sizes: tuple[int, ...]
     out_sizes: tuple[int, ...]
-    scales: tuple[float, ...]
+    scales: tuple[np.ndarray, ...]
     constant: float
     norms: np.ndarray
     weight_bits: int
@@ -54,7 +59,7 @@ class QuantisedMap:
 def statistics(affine: AffineMap) -> list[Statistics]:
     """Per output tensor; raises ModelError for weights that are not finite."""
     total = sum(affine.out_sizes)
-    l1, squares, terms, largest = (np.zeros(total) for _ in range(4))
+    l1, squares, terms = (np.zeros(total) for _ in range(3))
     for block in affine.blocks:
         if not np.isfinite(block.weights).all():
             raise ModelError("a weight of the model is NaN or infinite: export the model again")
@@ -65,23 +70,44 @@ def statistics(affine: AffineMap) -> list[Statistics]:
             (terms, (block.weights != 0).astype(float)),
         ):
             np.add.at(sums, block.scatter.ravel(), np.matmul(used, values).ravel())
-        peak = np.broadcast_to(np.abs(block.weights).max(axis=1, initial=0.0)[:, None], block.scatter.shape)
-        np.maximum.at(largest, block.scatter.ravel(), peak.ravel())
     if not np.isfinite(affine.bias).all():
         raise ModelError("a bias of the model is NaN or infinite: export the model again")
-    out = []
-    for start, stop in _spans(affine.out_sizes):
-        part = slice(start, stop)
-        out.append(
-            Statistics(
-                float(largest[part].max(initial=0.0)),
-                float(np.abs(affine.bias[part]).max(initial=0.0)),
-                float(l1[part].max(initial=0.0)),
-                float(squares[part].mean()) if stop > start else 0.0,
-                float(terms[part].mean()) if stop > start else 0.0,
-            )
+    peaks = _peaks(affine, bias_constant(affine))
+    l1 += np.abs(affine.bias)
+    reach = np.divide(l1, peaks, out=np.zeros(total), where=peaks > 0)
+    return [
+        Statistics(
+            peaks[start:stop],
+            float(reach[start:stop].max(initial=0.0)),
+            float(squares[start:stop].mean()) if stop > start else 0.0,
+            float((terms * peaks**2)[start:stop].mean()) if stop > start else 0.0,
         )
-    return out
+        for start, stop in _spans(affine.out_sizes)
+    ]
+
+
+def bias_constant(affine: AffineMap) -> float:
+    """The power of two (at least 1) that the constant element holds so that biases fit the width of weights; 0 without a bias."""
+    bias = float(np.abs(affine.bias).max(initial=0.0))
+    if bias == 0.0:
+        return 0.0
+    weight = max((float(np.abs(block.weights).max(initial=0.0)) for block in affine.blocks), default=0.0)
+    return 2.0 ** max(0, math.ceil(math.log2(bias / weight))) if weight else 1.0
+
+
+def _peaks(affine: AffineMap, constant: float) -> np.ndarray:
+    """float64 [rows]: what each row is scaled by; rows that share a column of weights share their peak."""
+    peaks = np.abs(affine.bias) / constant if constant else np.zeros(sum(affine.out_sizes))
+    columns = [np.abs(block.weights).max(axis=1, initial=0.0)[:, None] for block in affine.blocks]  # [groups, 1, outs]
+    for block, column in zip(affine.blocks, columns):
+        np.maximum.at(peaks, block.scatter.ravel(), np.broadcast_to(column, block.scatter.shape).ravel())
+    while True:
+        before = peaks.copy()
+        for block in affine.blocks:
+            shared = peaks[block.scatter].max(axis=1, initial=0.0)[:, None]
+            np.maximum.at(peaks, block.scatter.ravel(), np.broadcast_to(shared, block.scatter.shape).ravel())
+        if np.array_equal(before, peaks):
+            return peaks
 
 
 @dataclass(frozen=True)
@@ -97,22 +123,21 @@ def relative_error(stat: Statistics, weight_bits: int, modulus: int, noise: Nois
     """Expected error of an output tensor relative to its size: weights rounded to weight_bits, scale as large as modulus allows."""
     if stat.mean_squares == 0.0:
         return 0.0
-    scale = (2 ** (weight_bits - 1) - 1) / stat.largest_weight
-    reach = stat.largest_l1 + stat.largest_bias
-    delta = modulus / (2.0 * scale * reach)
-    rounding = stat.mean_terms * _TYPICAL_RMS**2 / (12.0 * scale**2)
+    top = 2 ** (weight_bits - 1) - 1
+    rounding = stat.mean_rounding * _TYPICAL_RMS**2 / (12.0 * top**2)
+    delta = modulus / (2.0 * top * stat.reach)  # for inputs of at most 1
     encryption = stat.mean_squares * noise.factor * (_ERROR_VARIANCE + _ROUNDING_VARIANCE) / delta**2
     switching = 0.0
     if noise.answer_modulus:
         # Rounding body and mask: the latter is multiplied by a ternary secret, of which two thirds are not zero.
         variance = _ROUNDING_VARIANCE * (1.0 + 2.0 / 3.0 * noise.ring_degree)
-        switching = variance * (2.0 * reach / noise.answer_modulus) ** 2
+        switching = variance * stat.mean_peaks * (2.0 * stat.reach / noise.answer_modulus) ** 2
     return math.sqrt((rounding + encryption + switching) / (stat.mean_squares * _TYPICAL_RMS**2))
 
 
-def best_width(stats: Sequence[Statistics], modulus: int, noise: Noise) -> tuple[int, float]:
-    """The weight width in bits with the smallest expected relative error over all output tensors, and that error."""
-    widths = range(MIN_WEIGHT_BITS, MAX_WEIGHT_BITS + 1)
+def best_width(stats: Sequence[Statistics], modulus: int, noise: Noise, most_bits: int = MAX_WEIGHT_BITS) -> tuple[int, float]:
+    """The weight width in bits (at most most_bits) with the smallest expected relative error over all output tensors, and that error."""
+    widths = range(MIN_WEIGHT_BITS, most_bits + 1)
     errors = [max((relative_error(stat, bits, modulus, noise) for stat in stats), default=0.0) for bits in widths]
     best = int(np.argmin(errors))
     return widths[best], errors[best]
@@ -120,15 +145,10 @@ def best_width(stats: Sequence[Statistics], modulus: int, noise: Noise) -> tuple
 
 def quantise(affine: AffineMap, weight_bits: int) -> QuantisedMap:
     """The integer map of an affine map, with weights of weight_bits bits, sign included."""
-    stats = statistics(affine)
     top = 2 ** (weight_bits - 1) - 1
-    constant = _constant(stats)
-    peaks = [max(stat.largest_weight, stat.largest_bias / constant if constant else 0.0) for stat in stats]
-    scales = [top / peak if peak > 0 else 1.0 for peak in peaks]
-    starts = np.array([start for start, _ in _spans(affine.out_sizes)])
-    if any(_mixes(block.scatter, starts) for block in affine.blocks):
-        scales = [min(scales)] * len(scales)
-    row_scales = np.repeat(np.asarray(scales), affine.out_sizes)
+    constant = bias_constant(affine)
+    peaks = _peaks(affine, constant)
+    row_scales = np.divide(float(top), peaks, out=np.ones(len(peaks)), where=peaks > 0)
     blocks = [
         LinearBlock(block.gather, np.rint(block.weights * row_scales[block.scatter[:, :1]]).astype(np.int32), block.scatter)
         for block in _shifted(affine)
@@ -142,15 +162,8 @@ def quantise(affine: AffineMap, weight_bits: int) -> QuantisedMap:
     ends = tuple(int(n) for n in np.cumsum(affine.in_sizes)) + ((in_count,) if constant else ())
     rows = linear.norms(ends)
     norms = np.array([rows[start:stop].max(axis=0, initial=0) for start, stop in _spans(affine.out_sizes)], dtype=np.int64)
-    return QuantisedMap(linear, tuple(affine.in_sizes), tuple(affine.out_sizes), tuple(scales), constant, norms, weight_bits)
-
-
-def _constant(stats: list[Statistics]) -> float:
-    """The power of two (at least 1) that the constant element holds so that biases fit the width of weights; 0 without a bias."""
-    if not any(stat.largest_bias for stat in stats):
-        return 0.0
-    ratio = max((stat.largest_bias / stat.largest_weight for stat in stats if stat.largest_weight), default=1.0)
-    return 2.0 ** max(0, math.ceil(math.log2(ratio))) if ratio > 0 else 1.0
+    scales = tuple(row_scales[start:stop] for start, stop in _spans(affine.out_sizes))
+    return QuantisedMap(linear, tuple(affine.in_sizes), tuple(affine.out_sizes), scales, constant, norms, weight_bits)
 
 
 def _bias_block(bias: np.ndarray, element: int) -> LinearBlock:
@@ -173,12 +186,6 @@ def _shifted(affine: AffineMap) -> list[LinearBlock]:
         )
         for block in affine.blocks
     ]
-
-
-def _mixes(scatter: np.ndarray, starts: np.ndarray) -> bool:
-    """True if one column of weights serves several output tensors, which then must share a scale."""
-    owner = np.searchsorted(starts, scatter, side="right")
-    return bool((owner != owner[:, :1]).any())
 
 
 def _spans(sizes: tuple[int, ...]) -> list[tuple[int, int]]:

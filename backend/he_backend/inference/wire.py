@@ -102,8 +102,10 @@ def _read_round(raw: dict[str, Any], index: int, shapes: dict[str, tuple[int, ..
     _require(type(raw["level"]) is int and 1 <= raw["level"] <= levels)
     _require(len(norms) == len(outputs) and all(len(row) == width for row in norms))
     _require(all(type(norm) is int and 0 <= norm < 1 << 62 for row in norms for norm in row))
-    scales = tuple(_finite(scale) for scale in raw["scales"])
-    _require(len(scales) == len(outputs) and all(scale > 0 for scale in scales))
+    scales = tuple(tuple((count, _finite(scale)) for count, scale in runs) for runs in raw["scales"])
+    _require(len(scales) == len(outputs) and all(scale > 0 for runs in scales for _, scale in runs))
+    _require(all(type(count) is int and count > 0 for runs in scales for count, _ in runs))
+    _require(all(sum(count for count, _ in runs) == math.prod(shapes[name]) for runs, name in zip(scales, outputs)))
     _require(type(raw["weight_bits"]) is int and type(raw["multiplications"]) is int)
     _require(type(raw["answer_bits"]) is int and (raw["answer_bits"] == 0 or 14 <= raw["answer_bits"] <= MAX_ANSWER_BITS))
     return RoundPlan(
