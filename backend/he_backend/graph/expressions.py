@@ -68,7 +68,7 @@ def moved(value: Expression, index: np.ndarray, in_sizes: Sequence[int]) -> Expr
     target = np.full(len(value.bias), -1, np.int64)
     present = np.flatnonzero(index >= 0)
     target[index[present]] = present
-    assert len(np.unique(index[present])) == len(present), "a weighted result is repeated by the client, not by the server"
+    assert np.array_equal(target[index[present]], present), "a weighted result is repeated by the client, not by the server"
     blocks: list[Block] = []
     for block in value.blocks:
         blocks += _rescattered(block, target[block.scatter], len(index), in_sizes)

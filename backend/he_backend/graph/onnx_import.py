@@ -119,9 +119,9 @@ def _checked(graph: Graph) -> Graph:
 def verify(graph: Graph, model: bytes) -> None:
     """Compare the graph with the model in ONNX Runtime on random rows. Raises ModelError when they differ."""
     rewritten = graph_to_proto(graph).SerializeToString()
-    for seed in _VERIFY_SEEDS:
-        feeds = runtime.random_feeds([(n, graph.shapes[n], graph.dtypes[n]) for n in graph.inputs], seed)
-        wanted, got = runtime.run(model, feeds, graph.outputs), runtime.run(rewritten, feeds, graph.outputs)
+    inputs = [(name, graph.shapes[name], graph.dtypes[name]) for name in graph.inputs]
+    feeds = [runtime.random_feeds(inputs, seed) for seed in _VERIFY_SEEDS]
+    for wanted, got in zip(*(runtime.run_each(one, feeds, graph.outputs) for one in (model, rewritten))):
         for name, left, right in zip(graph.outputs, got, wanted):
             if not runtime.agree(left, right, _tolerance(right)):
                 raise ModelError(

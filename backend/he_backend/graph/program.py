@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Iterable, Mapping
+from typing import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -87,10 +87,9 @@ class Program:
         """Multiply-adds per row over all segments."""
         return sum(segment.multiply_adds for segment in self.segments)
 
-
     def describe(self) -> str:
-        """The rounds as a text table: who computes what, values per row each way, multiply-adds per row."""
-        rows = [("", "data owner computes", "sends", "model owner computes", "answers", "multiply-adds")]
+        """The rounds as a text table, rounds alike on one line: who computes what, values per row each way, multiply-adds per row."""
+        rows: list[tuple[str, ...]] = [("", "data owner computes", "sends", "model owner computes", "answers", "multiply-adds")]
         for index, step in enumerate(self.steps):
             left = summarise(step.ops) or "nothing"
             if index < len(self.segments):
@@ -100,6 +99,7 @@ class Program:
                 rows.append((str(index + 1), left, figures[0], middle, figures[1], figures[2]))
             else:
                 rows.append(("end", left, "", "", "", ""))
+        rows = _ranges(rows)
         widths = [max(len(row[column]) for row in rows) for column in range(6)]
         right = (2, 4, 5)
         lines = ["  ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip() for row in rows]
@@ -107,6 +107,17 @@ class Program:
         head = f"{self.name}: {self.rounds} rounds, {self.multiply_adds:,} multiply-adds per row (values are per row)"
         tail = [f"goes to the data owner: {entry}" for entry in self.public_constants]
         return "\n".join([head, *lines, *self.notes, *tail])
+
+
+def _ranges(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Rows that differ in their number only become one: 3, 4, 5 -> 3-5, as the time steps of a recurrence do."""
+    found: list[tuple[str, ...]] = []
+    for row in rows:
+        if found and found[-1][1:] == row[1:] and row[0].isdigit():
+            found[-1] = (f"{found[-1][0].partition('-')[0]}-{row[0]}", *row[1:])
+        else:
+            found.append(row)
+    return found
 
 
 def summarise(ops: Iterable[str]) -> str:

@@ -118,7 +118,7 @@ def _check_rows_apart(model: onnx.ModelProto, inputs: Inputs, open_rows: Sequenc
     symbolic = {name: (("rows",) if name in open_rows else shape[:1]) + shape[1:] for name, shape, _ in inputs}
     blob = _with_inputs(model, symbolic).SerializeToString()
     feeds = runtime.random_feeds([(n, ((3, *s[1:]) if n in open_rows else s), t) for n, s, t in inputs])
-    apart = [runtime.run(blob, {n: (v[i : i + 1] if n in open_rows else v) for n, v in feeds.items()}) for i in range(3)]
+    apart = runtime.run_each(blob, [{n: (v[i : i + 1] if n in open_rows else v) for n, v in feeds.items()} for i in range(3)])
     try:
         together = runtime.run(blob, feeds)
     except ModelError:
@@ -153,7 +153,7 @@ def _rows_of_fixed_batch(model: onnx.ModelProto, inputs: Inputs, batch: int) -> 
         together = runtime.run(_with_inputs(model, {n: s for n, s, _ in inputs}).SerializeToString(), feeds)
         blob = candidate.SerializeToString()
         some = sorted({0, batch // 2, batch - 1})
-        apart = [runtime.run(blob, {name: value[i : i + 1] for name, value in feeds.items()}) for i in some]
+        apart = runtime.run_each(blob, [{name: value[i : i + 1] for name, value in feeds.items()} for i in some])
     except ModelError:
         return None
     for whole, rows in zip(together, zip(*apart)):

@@ -36,9 +36,17 @@ def open_session(model: bytes, threads: int = 1, level: Any = ALL) -> Any:
 
 def run(model: bytes, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None, level: Any = NONE) -> list[np.ndarray]:
     """The outputs of a model run once. Raises ModelError when ONNX Runtime cannot load or run it."""
+    return run_each(model, [feeds], outputs, level)[0]
+
+
+def run_each(
+    model: bytes, feeds: Sequence[Mapping[str, np.ndarray]], outputs: Sequence[str] | None = None, level: Any = NONE
+) -> list[list[np.ndarray]]:
+    """The outputs of a model for each of several inputs, loaded once. Raises ModelError when ONNX Runtime cannot load or run it."""
     session = open_session(model, level=level)
+    wanted = list(outputs) if outputs is not None else None
     try:
-        return session.run(list(outputs) if outputs is not None else None, dict(feeds), quiet())
+        return [session.run(wanted, dict(one), quiet()) for one in feeds]
     except Exception as error:
         raise ModelError(f"ONNX Runtime cannot run the model: {first_line(error)}") from error
 

@@ -27,17 +27,17 @@ class StepNodes(NamedTuple):
 def build_steps(graph: Graph, parts: Sequence[StepNodes]) -> tuple[Step, ...]:
     """The steps as ONNX. A step is batched when three rows at once give what each row gives alone."""
     crossing = sorted({name for part in parts for name in (*part.inputs, *part.outputs)})
-    traces = [_trace(graph, crossing, seed) for seed in range(_ROWS)] if crossing else []
+    traces = _traces(graph, crossing) if crossing else []
     return tuple(_build(graph, part, traces) for part in parts)
 
 
-def _trace(graph: Graph, names: Sequence[str], seed: int) -> dict[str, np.ndarray]:
-    """These values in one run of the whole network on a random row."""
-    feeds = runtime.random_feeds([(n, graph.shapes[n], graph.dtypes[n]) for n in graph.inputs], seed)
-    known = {name: feeds[name] for name in names if name in feeds}
-    wanted = [name for name in names if name not in feeds]
-    values = runtime.run(graph_to_proto(graph, wanted).SerializeToString(), feeds, wanted) if wanted else []
-    return {**known, **dict(zip(wanted, values))}
+def _traces(graph: Graph, names: Sequence[str]) -> list[dict[str, np.ndarray]]:
+    """These values in runs of the whole network on random rows."""
+    inputs = [(name, graph.shapes[name], graph.dtypes[name]) for name in graph.inputs]
+    feeds = [runtime.random_feeds(inputs, seed) for seed in range(_ROWS)]
+    wanted = [name for name in names if name not in graph.inputs]
+    found = runtime.run_each(graph_to_proto(graph, wanted).SerializeToString(), feeds, wanted) if wanted else [[] for _ in feeds]
+    return [{**{name: one[name] for name in names if name in one}, **dict(zip(wanted, values))} for one, values in zip(feeds, found)]
 
 
 def _build(graph: Graph, part: StepNodes, traces: Sequence[Mapping[str, np.ndarray]]) -> Step:
