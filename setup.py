@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -15,7 +16,7 @@ NATIVE = Path("backend", "native")
 CPU_FLAGS = {
     "_avx2": ["-mavx2", "-mfma"],
     "_avx512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma"],
-    "_ifma": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mavx512ifma", "-mfma"],
+    "_ifma": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mavx512ifma", "-mavx512vnni", "-mfma"],
 }
 
 
@@ -42,6 +43,8 @@ class BuildNative(build_ext):
         """Object files of the sources in `depends` that need CPU flags of their own."""
         objects: list[str] = []
         for suffix, flags in CPU_FLAGS.items():
+            if platform.machine().lower() not in ("x86_64", "amd64"):
+                break
             sources = sorted(str(path) for path in NATIVE.glob(f"*{suffix}.cpp"))
             if sources:
                 objects += self.compiler.compile(

@@ -1,4 +1,9 @@
 // AVX-512 with the F, DQ, BW and VL parts (Skylake-X, Zen 4 and newer).
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC 12 takes _mm512_undefined in its own headers for a mistake.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include "kernels.h"
 
 #include <type_traits>

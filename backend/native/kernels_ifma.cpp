@@ -1,6 +1,8 @@
-// AVX-512 with 52-bit multiply-add, byte permutations and dot products (Ice Lake, Zen 4 and newer).
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#pragma GCC target("avx512vbmi,avx512vbmi2,avx512vnni")
+// AVX-512 with 52-bit multiply-add and 16-bit dot products (Ice Lake, Zen 4 and newer).
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC 12 takes _mm512_undefined in its own headers for a mistake.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 #include "kernels.h"
 
