@@ -45,7 +45,7 @@ def test_a_server_gone_in_the_middle_ends_the_task_and_its_successor_takes_the_n
             gone.append(True)
             server.stop(0.0)
 
-    client = he.Client(address, preset="N11_L1", retry=Retry(attempts=2, backoff_s=0.01), progress=stop_at_round_1)
+    client = he.Client(address, preset="N11_L1", retry=Retry(attempts=3, backoff_s=0.3), progress=stop_at_round_1)
     try:
         with pytest.raises(TransportError):
             client.infer("latest", rows)
