@@ -6,7 +6,6 @@ import tarfile
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper

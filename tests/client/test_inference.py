@@ -140,7 +140,7 @@ def test_a_wrong_answer_of_the_environment_test_ends_the_task(parties, monkeypat
 
 
 def test_auto_takes_the_smallest_modulus_that_promises_the_bits(parties):
-    program, rows, _ = parties
+    program, _rows, _ = parties
     sizes = []
     for bits in (6, 10, 14):
         client, _ = client_of(service_of(program), engine="clear", preset="auto", bits=bits)

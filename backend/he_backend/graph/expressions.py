@@ -151,6 +151,8 @@ def applied(template: Template, value: Expression, in_sizes: Sequence[int]) -> M
 
 def _through(block: Block, term: Term) -> list[Block]:
     """The block reading through one diagonal term: other elements, and the term's scales folded into the weights."""
+    if np.all(term.scale == 1.0) and np.array_equal(term.index, np.arange(len(term.index))):
+        return [replace(block, source=term.source)]
     gather = np.where(block.gather >= 0, _lookup(term.index, block.gather), -1)
     scale = np.where(gather >= 0, _lookup(term.scale, block.gather), 0.0)
     live = gather >= 0
