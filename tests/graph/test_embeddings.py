@@ -108,3 +108,54 @@ def test_a_recurrent_classifier_of_words():
         assert program.rounds == rounds, program.describe()
         result = he.infer(program, ids.numpy(), engine="clear", preset="N11_L1")
         assert float(np.abs(result.output - due).max()) <= 2.0**-result.report.expected_bits * max(1.0, float(np.abs(due).max()))
+
+
+def test_a_bert_with_a_padding_mask_and_three_tables():
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+
+    class Bert(nn.Module):
+        def __init__(self, width=16, length=9):
+            super().__init__()
+            self.words, self.positions, self.types = nn.Embedding(30, width), nn.Embedding(length, width), nn.Embedding(2, width)
+            self.norm = nn.LayerNorm(width)
+            layer = nn.TransformerEncoderLayer(width, 2, 32, batch_first=True, activation="gelu")
+            self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+            self.pool, self.head = nn.Linear(width, width), nn.Linear(width, 2)
+
+        def forward(self, ids, types):
+            entries = self.words(ids) + self.positions(torch.arange(ids.shape[1])) + self.types(types)
+            values = self.layers(self.norm(entries), src_key_padding_mask=ids == 0)
+            return self.head(torch.tanh(self.pool(values[:, 0])))
+
+    torch.manual_seed(0)
+    module, ids, types = Bert().eval(), torch.randint(1, 30, (4, 9)), torch.randint(0, 2, (4, 9))
+    ids[1, 5:] = 0
+    ids[2, 2:] = 0
+    due, rows = module(ids, types).detach().numpy(), {"input0": ids.numpy(), "input1": types.numpy()}
+    rounds = 4 * 2 + 2  # projections, output, up, down; pooling and head
+    for embeddings, more in (("public", 0), ("private", 1)):
+        program = convert(module, (ids[:2], types[:2]), embeddings=embeddings)
+        np.testing.assert_allclose(run_program(program, rows)[program.outputs[0].name], due, atol=1e-5)
+        assert program.rounds == rounds + more, program.describe()
+        assert all(step.batched for step in program.steps if step.model)
+        assert program.segments[more].in_elements == 9 * 16
+    assert_no_weights_travel(program)
+    assert program.segments[0].in_elements == 9 * (30 + 2)
+
+
+def test_positions_added_to_a_public_table_are_public_and_what_follows_is_not():
+    random = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["e"]),
+        helper.make_node("Add", ["e", "positions"], ["p"]),
+        helper.make_node("Mul", ["p", "scale"], ["s"]),
+        helper.make_node("Add", ["s", "shift"], ["t"]),
+        helper.make_node("Tanh", ["t"], ["y"]),
+    ]
+    constants = {"table": TABLE, **{n: random.standard_normal((4, 3)).astype(np.float32) for n in ("positions", "scale", "shift")}}
+    program = convert(model_of(nodes, [("ids", ["n", 4], TensorProto.INT64)], [("y", None)], constants), embeddings="public")
+    due = np.tanh((TABLE[IDS] + constants["positions"]) * constants["scale"] + constants["shift"])
+    np.testing.assert_allclose(run_program(program, IDS)["y"], due, atol=1e-5)
+    assert [entry.split(":")[0] for entry in program.public_constants] == ["table", "positions"]
+    assert program.rounds == 1

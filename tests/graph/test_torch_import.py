@@ -50,6 +50,60 @@ class PostNormBlock(nn.Module):
         return self.head(x[:, 0])
 
 
+class Patches(nn.Module):
+    """A vision transformer: patches, a class token, positions, two layers, the class token classified."""
+
+    def __init__(self):
+        super().__init__()
+        self.patch, self.token = nn.Conv2d(3, 16, 4, 4), nn.Parameter(torch.zeros(1, 1, 16))
+        self.positions, self.layers, self.head = nn.Parameter(torch.zeros(1, 10, 16)), encoder(norm_first=True), nn.Linear(16, 5)
+
+    def forward(self, x):
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.positions
+        return self.head(self.layers(x)[:, 0])
+
+
+class DenselyConnected(nn.Module):
+    """Layers that read the results of all layers before them, side by side."""
+
+    def __init__(self):
+        super().__init__()
+        parts = [nn.Sequential(nn.BatchNorm2d(3 + 4 * i), nn.ReLU(), nn.Conv2d(3 + 4 * i, 4, 3, padding=1)) for i in range(3)]
+        self.parts, self.head = nn.ModuleList(parts), nn.Linear(15, 3)
+
+    def forward(self, x):
+        for part in self.parts:
+            x = torch.cat([x, part(x)], 1)
+        return self.head(x.mean((2, 3)))
+
+
+class DownAndUp(nn.Module):
+    """A U-Net of two levels."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 8, 3, padding=1)
+        self.up, self.out = nn.ConvTranspose2d(8, 4, 2, 2), nn.Conv2d(8, 1, 3, padding=1)
+
+    def forward(self, x):
+        high = torch.relu(self.first(x))
+        low = torch.relu(self.second(nn.functional.max_pool2d(high, 2)))
+        return torch.sigmoid(self.out(torch.cat([high, torch.relu(self.up(low))], 1)))
+
+
+class ConvolutionsThenSteps(nn.Module):
+    """Convolutions over time, a recurrent layer in both directions, the maximum over time."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.head = nn.Conv1d(3, 8, 3, padding=1), nn.Linear(12, 2)
+        self.layer = nn.LSTM(8, 6, batch_first=True, bidirectional=True)
+
+    def forward(self, x):
+        return self.head(self.layer(torch.relu(self.first(x)).transpose(1, 2))[0].max(1)[0])
+
+
 def encoder(**options):
     layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, **options)
     return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
@@ -71,6 +125,10 @@ MODULES = {
         lambda: nn.Sequential(nn.Conv1d(3, 8, 3), nn.GroupNorm(2, 8), nn.ReLU(), nn.ConvTranspose1d(8, 4, 4, 2, 1),
                               nn.InstanceNorm1d(4, affine=True), nn.AvgPool1d(2)), (3, 12), 4,
     ),
+    "vision_transformer": (Patches, (3, 12, 12), 10),
+    "dense_net": (DenselyConnected, (3, 6, 6), 7),
+    "u_net": (DownAndUp, (1, 8, 8), 4),
+    "convolutions_then_steps": (ConvolutionsThenSteps, (3, 7), 1 + 7 + 1),
     "upsampling": (lambda: nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(2, 3, 3, padding=1), nn.LeakyReLU()), (2, 5, 5), 1),
     "mlp": (lambda: nn.Sequential(nn.Linear(6, 5), nn.SiLU(), nn.Dropout(0.5), nn.Linear(5, 2)), (6,), 2),
 }  # fmt: skip
@@ -142,6 +200,15 @@ def test_several_inputs():
     assert program.rounds == 1
     for spec, due in zip(program.outputs, wanted):
         np.testing.assert_allclose(got[spec.name], due, atol=1e-5)
+
+
+def test_rows_that_mix_are_refused():
+    class Mixing(nn.Module):
+        def forward(self, x):
+            return x - x.mean(0, keepdim=True)
+
+    with pytest.raises(ModelError, match="rows of a batch change each other"):
+        convert(Mixing(), torch.zeros(3, 2))
 
 
 def test_the_modules_mode_is_left_as_it_was():

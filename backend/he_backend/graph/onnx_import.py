@@ -63,8 +63,9 @@ def _optimise(blob: bytes) -> onnx.ModelProto:
     return optimised
 
 
-# Makes a Gemm of MatMul and Add by flattening the row axis into the next one; Gemm is taken apart again here.
-_UNWANTED = ("MatMulAddFusion",)
+# The first makes a Gemm of MatMul and Add by flattening the row axis into the next one; Gemm is taken apart again here. The second moves
+# transposes behind reductions, which then reduce axis 0, where many rows are.
+_UNWANTED = ("MatMulAddFusion", "TransposeOptimizer")
 
 # Basic-level fusions of some ONNX Runtime versions whose results are not ONNX operators of the model's opset.
 _FUSIONS = (

@@ -271,6 +271,7 @@ PASSES: tuple[Pass, ...] = (
     bounds_to_relu,
     compare_with_zero,
     choice_with_weights,
+    drop_zeros,
     subtract_and_divide,
     concatenate_within_rows,
     straighten_movement,

@@ -35,8 +35,20 @@ def check_choice(embeddings: str, public_embeddings: bool = False) -> str:
 
 
 def publish_tables(graph: Graph) -> Graph:
-    """The same network with every embedding table (a constant looked up by data) marked as public."""
+    """The same network with every embedding table marked as public: constants looked up by data, and what is added to such entries.
+
+    Position embeddings are tables too, though not looked up by data: without them the sum would need a round of its own.
+    """
     tables = {node.inputs[0] for node in graph.nodes if _looks_up(graph, node)}
+    entries: set[str] = set()
+    for node in graph.nodes:
+        if _looks_up(graph, node):
+            entries.update(node.outputs)
+        elif node.op == "Add" and entries.intersection(node.inputs):
+            fixed = [name for name in node.inputs if name in graph.constants]
+            if fixed or entries.issuperset(node.inputs):
+                entries.update(node.outputs)
+                tables.update(name for name in fixed if graph.constants[name].size > 1)
     return replace(graph, public_tables=graph.public_tables | tables)
 
 

@@ -46,7 +46,7 @@ def _problem(graph: Graph, node: Node) -> ops.Refusal | None:
 
 def holds_weights(graph: Graph, name: str) -> bool:
     """Whether this is a constant that may not leave the model owner."""
-    value = graph.constants.get(name)
+    value = graph.constants.get(name) if name not in graph.public_tables else None
     return value is not None and value.dtype.kind == "f" and (value.size > 1 or name in graph.weights)
 
 
@@ -64,8 +64,6 @@ def _weights_out_of_place(graph: Graph, node: Node) -> ops.Refusal | None:
     if node.op == "MatMul" or node.op in ops.ARITHMETIC or node.op == "Concat":
         return None
     if node.op == "Gather" and weights == [0]:
-        if node.inputs[0] in graph.public_tables:
-            return None
         count = size_of(graph.shapes[node.inputs[1]])
         entries = len(graph.constants[node.inputs[0]])
         return ops.Refusal(

@@ -19,6 +19,10 @@ Inputs = Sequence["tuple[str, tuple[int, ...], str]"]
 _TYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
 
 
+class MixedRows(ModelError):
+    """Axis 0 is open, so it should count rows, but the rows change each other's results."""
+
+
 class OneRow(NamedTuple):
     """The model on one row, its inputs (name, shape, numpy type), and whether axis 0 counts rows."""
 
@@ -125,7 +129,7 @@ def _check_rows_apart(model: onnx.ModelProto, inputs: Inputs, open_rows: Sequenc
         return  # made for one row only; the splitter runs it row by row
     for position, output in enumerate(model.graph.output):
         if not _splits_into(together[position], [rows[position] for rows in apart]):
-            raise ModelError(
+            raise MixedRows(
                 f"output {output.name!r}: the rows of a batch change each other's results (axis 0 of the input is open, so it counts "
                 "rows); export the model with a fixed size there, and a whole input becomes one row"
             )

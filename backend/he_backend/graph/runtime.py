@@ -97,8 +97,10 @@ def agree(got: np.ndarray, wanted: np.ndarray, tolerance: float = 1e-4) -> bool:
     """Same shape, and equal to `tolerance` relative to the largest magnitude (NaN equals NaN, as from a log of a negative number)."""
     if got.shape != wanted.shape:
         return False
+    if np.array_equal(got, wanted):
+        return True
     if np.asarray(wanted).dtype.kind not in "fc":
-        return bool(np.array_equal(got, wanted))
+        return False
     got, wanted = np.asarray(got, np.float64), np.asarray(wanted, np.float64)
     finite = np.isfinite(wanted)
     if not np.array_equal(np.isfinite(got), finite) or not np.array_equal(got[~finite], wanted[~finite], equal_nan=True):

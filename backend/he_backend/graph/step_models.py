@@ -112,7 +112,7 @@ def public_constants(graph: Graph, parts: Sequence[StepNodes]) -> tuple[str, ...
                 if position in ops.SHAPE_INPUTS.get(node.op, ()):
                     continue
                 if name in graph.public_tables:
-                    reason = f"an embedding table of {value.size} numbers, published by its owner"
+                    reason = f"an embedding table of {value.size:,} numbers, published by its owner"
                 elif value.dtype.kind == "f":
                     reason = f"one number of the architecture, in {node.op}"
                 else:

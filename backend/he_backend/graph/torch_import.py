@@ -14,6 +14,7 @@ import numpy as np
 from he_backend.errors import ModelError
 from he_backend.graph.model import Graph
 from he_backend.graph.onnx_import import import_onnx
+from he_backend.graph.rows import MixedRows
 
 _OPSET = 17  # old enough for every onnxruntime that is supported, new enough for LayerNormalization
 
@@ -41,15 +42,18 @@ def import_torch(
     try:
         return import_onnx(export(module, example), name, dims, embeddings)
     except ModelError as error:
-        if error.problems or all(getattr(part, "batch_first", True) for part in module.modules()):
+        time_first = not all(getattr(part, "batch_first", True) for part in module.modules())
+        if error.problems or (isinstance(error, MixedRows) and not time_first):
             raise
-        return import_onnx(export(module, example, open_rows=False), name, dims, embeddings)
+    # A module that counts its rows in Python was traced for those of the example: then it is traced for one.
+    return import_onnx(export(module, example, "whole" if time_first else "one"), name, dims, embeddings)
 
 
-def export(module: Any, example: Any, open_rows: bool = True) -> bytes:
+def export(module: Any, example: Any, rows: str = "open") -> bytes:
     """The module in evaluation mode as an ONNX file. The module's own mode is put back afterwards.
 
-    open_rows: axis 0 of the inputs may have any size, or size 1 where that cannot be traced; otherwise sizes are those of the example.
+    rows: "open": axis 0 of the inputs may have any size, or size 1 where that cannot be traced; "one": it has size 1; "whole": all sizes
+    are those of the example.
     """
     try:
         import torch
@@ -66,16 +70,16 @@ def export(module: Any, example: Any, open_rows: bool = True) -> bytes:
     mode = module.training
     module.eval()
     try:
-        return _export(torch, module, tensors, options, names, open_rows)
+        return _export(torch, module, tensors, options, names, rows)
     finally:
         module.train(mode)
 
 
-def _export(torch: Any, module: Any, tensors: Sequence[Any], options: dict[str, Any], names: Sequence[str], open_rows: bool) -> bytes:
+def _export(torch: Any, module: Any, tensors: Sequence[Any], options: dict[str, Any], names: Sequence[str], rows: str) -> bytes:
     """Try an open row axis first; a module that cannot be traced so is exported on one row."""
     axes = {name: {0: "rows"} for name, tensor in zip(names, tensors) if tensor.dim()}
-    single = tuple(tensor[:1] if tensor.dim() and open_rows else tensor for tensor in tensors)
-    attempts: list[tuple[Sequence[Any], dict[str, Any]]] = [(tensors, {**options, "dynamic_axes": axes})] if open_rows else []
+    single = tuple(tensor[:1] if tensor.dim() and rows != "whole" else tensor for tensor in tensors)
+    attempts: list[tuple[Sequence[Any], dict[str, Any]]] = [(tensors, {**options, "dynamic_axes": axes})] if rows == "open" else []
     attempts.append((single, options))
     if "dynamo" in options:
         attempts.append((single, {"dynamo": True, "external_data": False, "input_names": names, "verbose": False}))
