@@ -57,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the demo; the exit status is 0 when the predictions agree, 1 when something failed, 130 when it was stopped."""
     options = _options(arguments)
     started = time.monotonic()
-    for sign in (signal.SIGTERM, signal.SIGHUP):  # a terminal that closes, a CI job that is stopped: as Ctrl-C
+    # Ctrl-C, also where the shell that started this in the background had it ignored; a terminal that closes; a CI job that is stopped.
+    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(sign, signal.default_int_handler)
     try:
         comparison = _run(options, started)
