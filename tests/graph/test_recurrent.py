@@ -248,6 +248,21 @@ def test_open_sequence_axes_need_a_size():
     close(run_program(program, rows[:, 0])["y"][0], layer.plain({"x": rows[0]})["y"][0])
 
 
+def test_an_open_time_axis_in_front_is_not_taken_for_rows():
+    layer = Layer("RNN", 5)
+    model = layer.model()
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    dims[0].dim_param, dims[1].dim_param = "seq", "batch"
+    with pytest.raises(ModelError, match="'batch'"):
+        convert(model)
+    with pytest.raises(ModelError, match="give that axis a size, in the export or by dims"):
+        convert(model, dims={"batch": 1})
+    program = convert(model, dims={"batch": 1, "seq": 5})
+    assert not program.row_wise
+    rows = layer.rows()["x"]
+    close(run_program(program, rows)["y"][1], layer.plain({"x": rows[1]})["y"])
+
+
 def test_encrypted_on_the_clear_engine():
     layer = Layer("LSTM", 4, 5, 6, layout=1, direction="bidirectional", seed=3)
     rows = layer.rows(1)["x"][0].repeat(4, axis=0)

@@ -131,7 +131,7 @@ def _check_rows_apart(model: onnx.ModelProto, inputs: Inputs, open_rows: Sequenc
         if not _splits_into(together[position], [rows[position] for rows in apart]):
             raise MixedRows(
                 f"output {output.name!r}: the rows of a batch change each other's results (axis 0 of the input is open, so it counts "
-                "rows); export the model with a fixed size there, and a whole input becomes one row"
+                "rows); give that axis a size, in the export or by dims, and a whole input becomes one row"
             )
 
 
