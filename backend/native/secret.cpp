@@ -166,6 +166,19 @@ const REAL* gather_reals(const Kernels& kernels, const Reals<const void>& values
     return scratch;
 }
 
+// Asks for one part in `parts` of the rows that gather_reals will transpose next: they lie far apart, beyond what the hardware foresees.
+inline void prefetch_reals(const Reals<const void>& values, std::size_t element, std::size_t from, std::size_t here, std::size_t part,
+                           std::size_t parts) {
+    if (values.row_stride == 1) return;
+    const std::size_t item = values.single ? sizeof(float) : sizeof(double);
+    const char* at = static_cast<const char*>(values.data) + (element * values.element_stride + from * values.row_stride) * item;
+    for (std::size_t row = here * part / parts; row < here * (part + 1) / parts; ++row) {
+        const char* line = at + row * values.row_stride * item;
+        for (std::size_t offset = 0; offset < GROUP * item; offset += 64) __builtin_prefetch(line + offset, 0, 2);
+        __builtin_prefetch(line + GROUP * item - 1, 0, 2);
+    }
+}
+
 template <class REAL>
 void scatter_reals(const Kernels& kernels, const Reals<void>& values, std::size_t first, std::size_t group, std::size_t from,
                    std::size_t here, std::size_t stride, const REAL* scratch) {
@@ -209,8 +222,13 @@ class Encryption {
             const std::size_t from = column * layout_.width, here = std::min(layout_.width, layout_.rows - from);
             const REAL* x = gather_reals(ring_.kernels(), values_, layout_.start + first, last - first, from, here, padded_,
                                          n_ + SKEW, reinterpret_cast<REAL*>(scratch.values.data()));
-            for (std::size_t k = first; k < last; ++k)
+            const bool same = column + 1 < secrets_.columns();  // the same elements come next, in the next column
+            const std::size_t then = same ? from + layout_.width : 0, element = layout_.start + (same ? first : last);
+            const std::size_t there = same || layout_.start + last + GROUP <= layout_.stop ? std::min(layout_.width, layout_.rows - then) : 0;
+            for (std::size_t k = first; k < last; ++k) {
+                prefetch_reals(values_, element, then, there, k - first, last - first);
                 fits &= polynomial(k, column, x + (k - first) * (n_ + SKEW), scratch.mask.data() + (k - first) * layout_.limbs * n_, scratch);
+            }
         }
         return fits;
     }
