@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import he_backend as he
+from he_backend.ckks.engines import available
 from he_backend.ckks.params import load_params
 from he_backend.errors import CapacityError, HeError, ParameterError, ProtocolError
 from he_backend.graph.affine import AffineMap, Block
@@ -134,3 +135,19 @@ def test_forged_parameters_and_steps_are_refused():
 def test_no_weights_no_values_in_repr():
     assert "array" not in repr(plan_of().client)
     assert np.isfinite(plan_of().client.expected_bits)
+
+
+@pytest.mark.parametrize("engine", [name for name in ("native", "seal") if name in available()])
+@pytest.mark.parametrize("preset", ["N13_L8", {"poly_modulus_degree": 4096, "coeff_modulus": [40, 30, 30]}])
+@pytest.mark.parametrize("bits", [10, 16, 20, 24])
+def test_what_is_promised_with_many_primes_is_reached(engine, preset, bits, tmp_path):
+    """Moduli beyond 64 bits bring precision only up to what float64 encodes; the promise knows."""
+    program, rows, _ = digits(16)
+    if not isinstance(preset, str):
+        (tmp_path / "wide.json").write_text(json.dumps(preset))
+        preset = tmp_path / "wide.json"
+    report = he.infer(program, rows, engine=engine, preset=preset, bits=bits).report
+    levels = [this.level for this in report.per_round]
+    print(f"{engine} {bits} bits: levels {levels}, {report.bits_of_precision:.1f} reached, {report.expected_bits:.1f} promised")
+    assert report.bits_of_precision >= min(report.expected_bits, 21.0)  # float32 steps and references end there
+    assert report.expected_bits >= min(bits, 17.0)

@@ -37,6 +37,7 @@ class Traits(NamedTuple):
     most_error: float  # largest fresh error in a coefficient, rounding included
     switches: bool  # answers are switched to a smaller modulus before they are sent
     single_weight_bits: int  # widest weights that cost no more than narrower ones
+    most_modulus_bits: int  # of the product of the primes that a round may use
 
 
 def traits(engine: str, params: Params) -> Traits:
@@ -46,10 +47,10 @@ def traits(engine: str, params: Params) -> Traits:
     if engine == "seal":
         # Slots: a coefficient is at most the largest slot's magnitude, sqrt(2) times a real for complex slots; decoding adds up N errors.
         rows, growth = (degree, math.sqrt(2.0)) if params.complex_packing else (degree // 2, 1.0)
-        return Traits(rows, 1, float(degree), growth, MAX_FRESH_ERROR + 0.5, False, MAX_WEIGHT_BITS)
+        return Traits(rows, 1, float(degree), growth, MAX_FRESH_ERROR + 0.5, False, MAX_WEIGHT_BITS, 120)
     if engine == "native":
-        return Traits(degree, MOST_COLUMNS, 1.0, 1.0, MAX_FRESH_ERROR + 0.5, True, 16)
-    return Traits(degree, MOST_COLUMNS, 1.0, 1.0, 0.5, False, MAX_WEIGHT_BITS)
+        return Traits(degree, MOST_COLUMNS, 1.0, 1.0, MAX_FRESH_ERROR + 0.5, True, 16, 120)
+    return Traits(degree, MOST_COLUMNS, 1.0, 1.0, 0.5, False, MAX_WEIGHT_BITS, 62)  # sums stay in int64
 
 
 def check_engine(engine: str) -> str:

@@ -20,7 +20,7 @@ from he_backend.errors import CapacityError, ParameterError
 from he_backend.graph.affine import AffineMap, lower
 from he_backend.graph.model import ValueSpec
 from he_backend.graph.program import Program, Segment, Step
-from he_backend.inference.quantise import Noise, Statistics, best_width, quantise, relative_error, statistics
+from he_backend.inference.quantise import LARGEST_SCALED, Noise, Statistics, best_width, quantise, relative_error, statistics
 
 PACKINGS = ("batch",)
 MIN_BITS, MAX_BITS, DEFAULT_BITS = 4, 24, 12
@@ -33,7 +33,6 @@ _DIVISIONS = frozenset(
     {"LayerNormalization", "InstanceNormalization", "GroupNormalization", "MeanVarianceNormalization", "LpNormalization", "LRN", "Div"}
     | {"Reciprocal", "Log", "Sqrt"}
 )
-_MAX_MODULUS_BITS = 62
 _MOST_BITS = 52.0
 _SPARE_BITS = 0.1  # that a smaller answer may cost
 # Primes that are 1 modulo 2N exist from a few bits above the size of 2N on.
@@ -246,7 +245,7 @@ def _choice(stats: Sequence[Statistics], params: Params, kind: Traits, goal: flo
     best = _Choice(1, 0, math.inf)
     for level in range(1, len(params.moduli) + 1):
         modulus = math.prod(params.moduli[:level])
-        if modulus.bit_length() > _MAX_MODULUS_BITS:
+        if modulus.bit_length() > kind.most_modulus_bits:
             break
         width, error = best_width(stats, modulus, _noise(kind, params, modulus.bit_length()), most_bits)
         if error < best.error:
@@ -343,9 +342,8 @@ def safe_scale(this: RoundPlan, modulus: int, kind: Traits, ring_degree: int, la
         room = modulus / 2.0 * (1.0 - 2.0**-40) - 1.0 - sum(row) * kind.most_error - switching
         if reach > 0.0:
             bound = min(bound, room / (reach * kind.growth))
-    # Encoding rounds in float64: scaled inputs stay below 2^52 even where weights are tiny.
     peak = max([*largest, this.constant])
-    return min(bound, min(modulus / 2.0, 2.0**52) * (1.0 - 2.0**-40) / (peak * kind.growth)) if peak > 0 else 1.0
+    return min(bound, min(modulus / 2.0, LARGEST_SCALED) * (1.0 - 2.0**-40) / (peak * kind.growth)) if peak > 0 else 1.0
 
 
 def _runs(scales: np.ndarray) -> ScaleRuns:

@@ -17,6 +17,8 @@ from he_backend.errors import ModelError
 from he_backend.graph.affine import AffineMap
 
 MIN_WEIGHT_BITS = 4
+# Encoding rounds in float64, so scaled inputs stay below this even where the modulus has room for more.
+LARGEST_SCALED = 2.0**52
 # Variance of SEAL's centered binomial error over 42 bits, and of rounding to an integer.
 _ERROR_VARIANCE, _ROUNDING_VARIANCE = 10.5, 1.0 / 12.0
 # Assumed root mean square of the inputs relative to the largest: what expected precision is stated for.
@@ -125,13 +127,13 @@ def relative_error(stat: Statistics, weight_bits: int, modulus: int, noise: Nois
         return 0.0
     top = 2 ** (weight_bits - 1) - 1
     rounding = stat.mean_rounding * _TYPICAL_RMS**2 / (12.0 * top**2)
-    delta = modulus / (2.0 * top * stat.reach)  # for inputs of at most 1
+    delta = min(modulus / (2.0 * top * stat.reach), LARGEST_SCALED)  # for inputs of at most 1
     encryption = stat.mean_squares * noise.factor * (_ERROR_VARIANCE + _ROUNDING_VARIANCE) / delta**2
     switching = 0.0
     if noise.answer_modulus:
         # Rounding body and mask: the latter is multiplied by a ternary secret, of which two thirds are not zero.
         variance = _ROUNDING_VARIANCE * (1.0 + 2.0 / 3.0 * noise.ring_degree)
-        switching = variance * stat.mean_peaks * (2.0 * stat.reach / noise.answer_modulus) ** 2
+        switching = variance * stat.mean_peaks * (modulus / (noise.answer_modulus * delta * top)) ** 2
     return math.sqrt((rounding + encryption + switching) / (stat.mean_squares * _TYPICAL_RMS**2))
 
 
