@@ -124,6 +124,45 @@ def test_one_selected_weight_of_many_stays_a_weight():
     assert [name for name, value in graph.constants.items() if value.dtype.kind == "f" and name in graph.weights]
 
 
+def test_transposes_that_cancel_disappear():
+    net = NetworkBuilder((3, 4))
+    net.apply("Relu")
+    net.apply("Transpose", shape=(1, 4, 3), perm=(0, 2, 1))
+    net.apply("Reshape", net.constant(np.array([0, 4, 1, 3])), shape=(1, 4, 1, 3))
+    net.apply("Transpose", shape=(1, 3, 4, 1), perm=(0, 3, 1, 2))
+    net.apply("Reshape", net.constant(np.array([0, 3, 4])), shape=(1, 3, 4))
+    net.apply("Tanh")
+    assert ops_of(net) == ["Relu", "Tanh"]
+
+
+def test_a_part_of_a_concatenation_does_not_wait_for_the_rest():
+    net = NetworkBuilder((3, 4))
+    start = net.value
+    first = net.add("Relu", [start], (1, 3, 4))
+    net.add("Concat", [first, net.add("Tanh", [start], (1, 3, 4))], (1, 6, 4), axis=1)
+    net.apply("Slice", *[net.constant(np.array([i])) for i in (0, 3, 1)], shape=(1, 3, 4))
+    net.apply("Sigmoid")
+    assert ops_of(net) == ["Relu", "Sigmoid"]
+
+
+def test_parts_of_a_concatenation_in_another_order_stay():
+    net = NetworkBuilder((3, 4))
+    net.add("Concat", [net.value, net.add("Tanh", [net.value], (1, 3, 4))], (1, 6, 4), axis=1)
+    net.apply("Gather", net.constant(np.array([1, 0, 2])), shape=(1, 3, 4), axis=1)
+    net.apply("Sigmoid")
+    assert ops_of(net) == ["Tanh", "Concat", "Gather", "Sigmoid"]
+
+
+def test_a_concatenation_along_the_row_axis_keeps_rows_apart():
+    net = NetworkBuilder((2, 4))
+    net.add("Concat", [net.value, net.add("Tanh", [net.value], (1, 2, 4))], (2, 2, 4), axis=0)
+    net.apply("ReduceSum", net.constant(np.array([0])), shape=(1, 2, 4), keepdims=1)
+    model = net.model()
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    assert [node.op for node in import_onnx(model).nodes][:3] == ["Tanh", "Concat", "Reshape"]
+
+
 def test_a_pass_that_breaks_the_graph_fails_in_that_pass(monkeypatch):
     def forgets_a_node(graph):
         return graph.with_nodes(graph.nodes[1:], graph.constants)

@@ -7,7 +7,7 @@ network is walked back from its outputs, so that nothing is computed or sent tha
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Iterable
+from typing import Iterable, Mapping
 
 from he_backend.errors import ModelError
 from he_backend.graph.model import Graph, Node, row_shape, size_of
@@ -26,7 +26,7 @@ def split(graph: Graph) -> Program:
     chosen = _choose(graph, places, frozenset())
     chosen = _choose(graph, places, chosen.wanted)  # a second look, now that it is known what the client has anyway
     levels = sorted({_expression(places, name).level for name in chosen.received})
-    segments = tuple(_segment(graph, places, chosen, index, level) for index, level in enumerate(levels))
+    segments = _segments(graph, places, chosen, levels)
     chosen = replace(chosen, computed=_needed(graph, chosen, segments))
     step_nodes = _step_nodes(graph, places, chosen, levels, segments)
     steps = build_steps(graph, step_nodes)
@@ -67,20 +67,25 @@ def _expression(places: dict[str, Place], name: str) -> Expression:
 def _choose(graph: Graph, places: dict[str, Place], had: frozenset[str]) -> _Choice:
     """Back from the outputs: compute a value or receive it, whichever is earlier, then whichever moves fewer elements."""
     wanted, received = set(graph.outputs), set()
+    known = wanted | had
     computed: list[Node] = []
     for node in reversed(graph.nodes):
         computes = False
         for output in node.outputs:
             if output not in wanted:
                 continue
-            if _receives(graph, places, node, output, wanted | had):
+            if _receives(graph, places, node, output, known):
                 received.add(output)
-                wanted.update(_expression(places, output).leaves)
+                more: Iterable[str] = _expression(places, output).leaves
+                wanted.update(more)
+                known.update(more)
             else:
                 computes = True
         if computes:
             computed.append(node)
-            wanted.update(data_operands(graph, node))
+            more = data_operands(graph, node)
+            wanted.update(more)
+            known.update(more)
     return _Choice(frozenset(wanted), frozenset(received), tuple(reversed(computed)))
 
 
@@ -106,28 +111,46 @@ def _elements(graph: Graph, names: Iterable[str]) -> int:
     return sum(size_of(graph.shapes[name]) for name in names)
 
 
-def _segment(graph: Graph, places: dict[str, Place], chosen: _Choice, index: int, level: int) -> Segment:
-    """Everything that is received from one round."""
-    received = [name for node in graph.nodes for name in node.outputs if name in chosen.received]
-    outputs = [name for name in received if _expression(places, name).level == level]
-    leaves = _sent(graph, frozenset().union(*(_expression(places, name).leaves for name in outputs)))
-    needed: set[str] = set(outputs)
-    inputs: set[str] = set()
-    nodes: list[Node] = []
-    for node in reversed(graph.nodes):
-        if needed.intersection(node.outputs):
-            nodes.append(node)
-            for name in data_operands(graph, node):
-                (inputs if name in leaves else needed).add(name)
-    nodes.reverse()
-    ordered = [name for name in (*graph.inputs, *(o for n in graph.nodes for o in n.outputs)) if name in inputs]
-    named = {name for node in nodes for name in (*node.inputs, *node.outputs) if name}
+def _segments(graph: Graph, places: dict[str, Place], chosen: _Choice, levels: list[int]) -> tuple[Segment, ...]:
+    """Everything that is received from one round, for each round."""
+    producers = graph.producers()
+    place_of = {name: index for index, name in enumerate((*graph.inputs, *(o for n in graph.nodes for o in n.outputs if o)))}
+    outputs: dict[int, list[str]] = {level: [] for level in levels}
+    for name in sorted(chosen.received, key=place_of.__getitem__):
+        outputs[_expression(places, name).level].append(name)
+    found = []
+    for index, level in enumerate(levels):
+        leaves = frozenset().union(*(_expression(places, name).leaves for name in outputs[level]))
+        found.append(_segment(graph, places, producers, place_of, index, outputs[level], _sent(graph, producers, leaves)))
+    return tuple(found)
+
+
+def _segment(
+    graph: Graph, places: dict[str, Place], producers: Mapping[str, Node], place_of: Mapping[str, int],
+    index: int, outputs: list[str], leaves: frozenset[str],
+) -> Segment:  # fmt: skip
+    """Back from the outputs of a round to its leaves."""
+    waiting, inputs = list(outputs), set()
+    nodes: dict[int, Node] = {}
+    while waiting:
+        node = producers[waiting.pop()]
+        position = place_of[next(name for name in node.outputs if name)]
+        if position in nodes:
+            continue
+        nodes[position] = node
+        for name in data_operands(graph, node):
+            if name in leaves:
+                inputs.add(name)
+            else:
+                waiting.append(name)
+    ordered = tuple(nodes[position] for position in sorted(nodes))
+    named = {name for node in ordered for name in (*node.inputs, *node.outputs) if name}
     return Segment(
         index=index,
         name=f"round {index + 1}",
-        inputs=tuple(ordered),
+        inputs=tuple(sorted(inputs, key=place_of.__getitem__)),
         outputs=tuple(outputs),
-        nodes=tuple(nodes),
+        nodes=ordered,
         constants={name: graph.constants[name] for name in sorted(named) if name in graph.constants},
         tensor_shapes={name: graph.shapes[name] for name in sorted(named)},
         opset=graph.opset,
@@ -135,9 +158,8 @@ def _segment(graph: Graph, places: dict[str, Place], chosen: _Choice, index: int
     )
 
 
-def _sent(graph: Graph, leaves: frozenset[str]) -> frozenset[str]:
+def _sent(graph: Graph, producers: Mapping[str, Node], leaves: frozenset[str]) -> frozenset[str]:
     """The leaves without those that the model owner can take out of another leaf: a slice of what is sent anyway."""
-    producers = graph.producers()
     kept = set(leaves)
     for name in leaves:
         node = producers.get(name)
@@ -179,14 +201,20 @@ def _step_nodes(
                 since[output] = step
     nodes = [_with_free(graph, free, part) for part in nodes]
     reads = [tuple(dict.fromkeys(n for node in part for n in data_operands(graph, node))) for part in nodes]
+    until = {name: len(nodes) for name in graph.outputs}  # the last step after which a value is still read
+    for index, names in enumerate(reads):
+        for name in names:
+            until[name] = max(until.get(name, -1), index - 1)
+    for index, segment in enumerate(segments):
+        for name in segment.inputs:
+            until[name] = max(until.get(name, -1), index)
     found = []
     for index, part in enumerate(nodes):
-        made = [output for node in part for output in node.outputs if output and output not in chosen.received]
-        later = {*graph.outputs, *(n for segment in segments[index:] for n in segment.inputs), *(n for r in reads[index + 1 :] for n in r)}
+        made = dict.fromkeys(output for node in part for output in node.outputs if output and output not in chosen.received)
         found.append(
             StepNodes(
                 tuple(name for name in reads[index] if name not in made),
-                tuple(name for name in made if name in later and (name not in free or name in graph.outputs)),
+                tuple(name for name in made if until.get(name, -1) >= index and (name not in free or name in graph.outputs)),
                 tuple(part),
             )
         )
