@@ -97,6 +97,9 @@ struct Kernels {
     // The same for limit + 21 < q < 2^30.
     bool (*message32_f64)(u32* out, const double* x, std::size_t n, double scale, double limit, const u8* noise, u32 q);
     bool (*message32_f32)(u32* out, const float* x, std::size_t n, double scale, double limit, const u8* noise, u32 q);
+    // Largest bit pattern but for the sign, which is the largest magnitude; infinity and NaN are larger than all numbers.
+    u32 (*largest_f32)(const u32* x, std::size_t n);
+    u64 (*largest_f64)(const u64* x, std::size_t n);
     // out[c * out_stride + r] = in[r * in_stride + c]
     void (*transpose32)(u32* out, std::size_t out_stride, const u32* in, std::size_t in_stride, std::size_t rows, std::size_t columns);
     void (*transpose64)(u64* out, std::size_t out_stride, const u64* in, std::size_t in_stride, std::size_t rows, std::size_t columns);

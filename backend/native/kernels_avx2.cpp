@@ -133,6 +133,8 @@ const Kernels& avx2_kernels() {
         message_words<float>,
         message32_words<double>,
         message32_words<float>,
+        largest_words<u32>,
+        largest_words<u64>,
         transpose_blocks<Vector256_32>,
         transpose_blocks<Vector256_64>,
         reduce_signed_words,

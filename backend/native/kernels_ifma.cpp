@@ -93,6 +93,8 @@ const Kernels& ifma_kernels() {
         message_512<float>,
         message32_512<double>,
         message32_512<float>,
+        largest_words<u32>,
+        largest_words<u64>,
         transpose_blocks<Vector512_32>,
         transpose_blocks<Words512>,
         reduce_signed_512,

@@ -56,6 +56,8 @@ const Kernels& scalar_kernels() {
         message_words<float>,
         message32_words<double>,
         message32_words<float>,
+        largest_words<u32>,
+        largest_words<u64>,
         transpose_words<u32>,
         transpose_words<u64>,
         reduce_signed_words,

@@ -156,7 +156,7 @@ bool encrypt_py(const Secrets& secrets, py::array values, double scale, double l
     return encrypt(secrets, layout, reals, scale, limit, a, e, out, threads);
 }
 
-void decrypt_py(const Secrets& secrets, Array<u64> body, bool body_packed, Array<u64> mask, bool mask_packed, double factor, py::array values,
+void decrypt_py(const Secrets& secrets, Array<u64> body, bool body_packed, Array<u64> mask, bool mask_packed, Array<double> factors, py::array values,
                 std::size_t limbs, std::size_t width, std::size_t start, std::size_t stop, int threads) {
     const Layout layout = layout_of(secrets, values, limbs, width, start, stop);
     require(values.writeable(), "an output array is read-only");
@@ -165,6 +165,8 @@ void decrypt_py(const Secrets& secrets, Array<u64> body, bool body_packed, Array
     const std::vector<u64> moduli = moduli_of(secrets.ring(), limbs);
     require(static_cast<std::size_t>(body.size()) == words_of(body_packed, columns, count, width, moduli), "the body has another size");
     require(static_cast<std::size_t>(mask.size()) == words_of(mask_packed, 1, count, n, moduli), "the mask has another size");
+    require(factors.ndim() == 1 && extent(factors, 0) == count, "factors must be [count]");
+    const double* factor = factors.data();
     const auto in = rows_of<const u64>(body.data(), body_packed, columns, count, width, moduli);
     const auto masks = rows_of<const u64>(mask.data(), mask_packed, 1, count, n, moduli);
     py::gil_scoped_release release;
@@ -189,6 +191,36 @@ std::size_t uniform_py(Array<u64> out, std::size_t limb, Array<u8> bytes, std::s
 std::size_t ternary_py(Array<i8> out, Array<u8> bytes) {
     i8* values = writable(out);
     return ternary(values, static_cast<std::size_t>(out.size()), bytes.data(), static_cast<std::size_t>(bytes.size()));
+}
+
+// Largest |x| of contiguous reals; infinity or NaN if there is one.
+double largest_py(py::array values, const std::string& level, int threads) {
+    require((values.flags() & (py::array::c_style | py::array::f_style)) != 0, "values must be contiguous");
+    const bool single = py::isinstance<py::array_t<float>>(values);
+    require(single || py::isinstance<py::array_t<double>>(values), "values must be float32 or float64");
+    const Kernels& kernels = select_kernels(level);
+    const std::size_t n = static_cast<std::size_t>(values.size());
+    const void* data = values.data();
+    std::mutex lock;
+    u64 largest = 0;
+    {
+        py::gil_scoped_release release;
+        parallel_ranges(n, 1 << 18, threads, [&](std::size_t first, std::size_t last) {
+            const u64 here = single ? kernels.largest_f32(static_cast<const u32*>(data) + first, last - first)
+                                    : kernels.largest_f64(static_cast<const u64*>(data) + first, last - first);
+            const std::lock_guard<std::mutex> guard(lock);
+            largest = std::max(largest, here);
+        });
+    }
+    if (single) {
+        float x;
+        const u32 bits = static_cast<u32>(largest);
+        std::memcpy(&x, &bits, sizeof x);
+        return x;
+    }
+    double x;
+    std::memcpy(&x, &largest, sizeof x);
+    return x;
 }
 
 // out = errors, from the bytes of whole blocks
@@ -279,7 +311,7 @@ PYBIND11_MODULE(_native, m) {
              py::arg("noise").noconvert(), py::arg("body").noconvert(), py::arg("packed"), py::arg("limbs"), py::arg("width"),
              py::arg("start"), py::arg("stop"), py::arg("threads"))
         .def("decrypt", &decrypt_py, py::arg("body").noconvert(), py::arg("body_packed"), py::arg("mask").noconvert(),
-             py::arg("mask_packed"), py::arg("factor"), py::arg("values").noconvert(), py::arg("limbs"), py::arg("width"),
+             py::arg("mask_packed"), py::arg("factors").noconvert(), py::arg("values").noconvert(), py::arg("limbs"), py::arg("width"),
              py::arg("start"), py::arg("stop"), py::arg("threads"));
     py::class_<Linear, std::shared_ptr<Linear>>(m, "Linear")
         .def(py::init(&linear_py), py::arg("ring"), py::arg("limbs"), py::arg("in_count"), py::arg("out_count"), py::arg("blocks"))
@@ -294,6 +326,7 @@ PYBIND11_MODULE(_native, m) {
     m.def(
         "unpack", [](Array<u64> values, int bits, Array<u64> words, const std::string& cpu, int threads) { pack_py(values, bits, words, cpu, threads, false); },
         py::arg("values").noconvert(), py::arg("bits"), py::arg("words").noconvert(), py::arg("cpu"), py::arg("threads"));
+    m.def("largest", &largest_py, py::arg("values").noconvert(), py::arg("cpu"), py::arg("threads"));
     m.def("uniform", &uniform_py, py::arg("out").noconvert(), py::arg("limb"), py::arg("bytes").noconvert(), py::arg("draws"),
           py::arg("draw_bytes"), py::arg("stride"), py::arg("modulus"));
     m.def("ternary", &ternary_py, py::arg("out").noconvert(), py::arg("bytes").noconvert());

@@ -174,6 +174,17 @@ bool message32_words(u32* out, const REAL* x, std::size_t n, double scale, doubl
 }
 
 template <class W>
+W largest_words(const W* x, std::size_t n) {
+    constexpr W SIGN = W{1} << (8 * sizeof(W) - 1);
+    W largest = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+        const W magnitude = x[i] & static_cast<W>(~SIGN);
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    return largest;
+}
+
+template <class W>
 void transpose_words(W* out, std::size_t out_stride, const W* in, std::size_t in_stride, std::size_t rows, std::size_t columns) {
     for (std::size_t r = 0; r < rows; ++r)
         for (std::size_t c = 0; c < columns; ++c) out[c * out_stride + r] = in[r * in_stride + c];

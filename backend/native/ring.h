@@ -169,8 +169,8 @@ inline std::size_t noise_bytes(std::size_t width) { return (width + NOISE_BLOCK 
 bool encrypt(const Secrets& secrets, const Layout& layout, const Reals<const void>& values, double scale, double limit, const u64* mask,
              const u8* noise, const std::vector<Rows<u64>>& body, int threads);
 
-// values = centered(body[j, i] + mask[i] * secret_j) * factor for i in [start, stop); body and mask are coefficients.
+// values[i] = centered(body[j, i] + mask[i] * secret_j) * factors[i] for i in [start, stop); body and mask are coefficients.
 void decrypt(const Secrets& secrets, const Layout& layout, const std::vector<Rows<const u64>>& body, const Rows<const u64>& mask,
-             double factor, const Reals<void>& values, int threads);
+             const double* factors, const Reals<void>& values, int threads);
 
 }  // namespace he

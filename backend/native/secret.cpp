@@ -287,8 +287,8 @@ template <class REAL>
 class Decryption {
   public:
     Decryption(const Secrets& secrets, const Layout& layout, const std::vector<Rows<const u64>>& body, const Rows<const u64>& mask,
-               double factor, const Reals<void>& values)
-        : secrets_(secrets), ring_(secrets.ring()), layout_(layout), body_(body), mask_(mask), factor_(factor), values_(values),
+               const double* factors, const Reals<void>& values)
+        : secrets_(secrets), ring_(secrets.ring()), layout_(layout), body_(body), mask_(mask), factors_(factors), values_(values),
           n_(ring_.n()), recombine_(ring_.fields(), layout.limbs), zeros_(n_) {
         std::memset(zeros_.data(), 0, n_ * sizeof(u64));
     }
@@ -335,14 +335,14 @@ class Decryption {
                 if (layout_.limbs > 1) {
                     words.widen(sums + l * n_, t, here);
                 } else if constexpr (sizeof(REAL) == 4) {
-                    words.to_f32(out, t, here, ntt.q, factor_);
+                    words.to_f32(out, t, here, ntt.q, factors_[element]);
                 } else {
-                    words.to_f64(out, t, here, ntt.q, factor_);
+                    words.to_f64(out, t, here, ntt.q, factors_[element]);
                 }
             });
         }
         if (layout_.limbs > 1) {
-            recombine_(reals, sums, here, n_, factor_);
+            recombine_(reals, sums, here, n_, factors_[element]);
             for (std::size_t c = 0; c < here; ++c) out[c] = static_cast<REAL>(reals[c]);
         }
     }
@@ -352,7 +352,7 @@ class Decryption {
     const Layout& layout_;
     const std::vector<Rows<const u64>>& body_;
     const Rows<const u64>& mask_;
-    double factor_;
+    const double* factors_;
     const Reals<void>& values_;
     std::size_t n_;
     Recombine recombine_;
@@ -378,8 +378,8 @@ bool encrypt_reals(const Secrets& secrets, const Layout& layout, const Reals<con
 
 template <class REAL>
 void decrypt_reals(const Secrets& secrets, const Layout& layout, const std::vector<Rows<const u64>>& body, const Rows<const u64>& mask,
-                   double factor, const Reals<void>& values, int threads) {
-    const Decryption<REAL> decryption(secrets, layout, body, mask, factor, values);
+                   const double* factors, const Reals<void>& values, int threads) {
+    const Decryption<REAL> decryption(secrets, layout, body, mask, factors, values);
     parallel_ranges(layout.stop - layout.start, GROUP, threads, [&](std::size_t first, std::size_t last) {
         auto scratch = take_scratch(secrets);
         decryption.group(first, last, *scratch);
@@ -396,9 +396,9 @@ bool encrypt(const Secrets& secrets, const Layout& layout, const Reals<const voi
 }
 
 void decrypt(const Secrets& secrets, const Layout& layout, const std::vector<Rows<const u64>>& body, const Rows<const u64>& mask,
-             double factor, const Reals<void>& values, int threads) {
-    values.single ? decrypt_reals<float>(secrets, layout, body, mask, factor, values, threads)
-                  : decrypt_reals<double>(secrets, layout, body, mask, factor, values, threads);
+             const double* factors, const Reals<void>& values, int threads) {
+    values.single ? decrypt_reals<float>(secrets, layout, body, mask, factors, values, threads)
+                  : decrypt_reals<double>(secrets, layout, body, mask, factors, values, threads);
 }
 
 }  // namespace he

@@ -260,6 +260,39 @@ def test_values_may_lie_either_way_and_ciphertexts_may_be_packed(level, dtype, d
     np.testing.assert_array_equal(straight, decrypted.astype(dtype))
 
 
+@pytest.mark.parametrize("limbs", [1, 2])
+def test_each_element_may_have_a_scale_of_its_own(limbs):
+    ring = Ring(1024, largest_primes(1024, 30, 2))
+    secrets, _ = secrets_of(ring, 2)
+    body = secrets.encrypt(np.random.default_rng(10).normal(size=(20, 2000)), 2.0**12, SEED, limbs)
+    mask = coefficient_masks(ring, limbs, 20)
+    scales = 2.0 ** np.arange(20)
+
+    np.testing.assert_array_equal(secrets.decrypt(body, mask, scales, 2000), secrets.decrypt(body, mask, 1.0, 2000) / scales[:, None])
+    with pytest.raises(ParameterError, match="20 elements"):
+        secrets.decrypt(body, mask, scales[:7], 2000)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_largest_magnitude_is_found_wherever_it_is(level, dtype, monkeypatch):
+    monkeypatch.setenv(ring_module.CPU_VARIABLE, level)
+    values = np.random.default_rng(11).normal(size=(700, 801)).astype(dtype)
+    for place in ((0, 0), (3, 7), (699, 800)):
+        for big in (-9.5, 11.25, np.inf, -np.inf):
+            spoiled = values.copy()
+            spoiled[place] = big
+            assert column_secret.largest_magnitude(spoiled, threads=2) == abs(big)
+            assert column_secret.largest_magnitude(spoiled.T) == abs(big)
+        spoiled[place] = np.nan
+        assert np.isnan(column_secret.largest_magnitude(spoiled))
+    assert column_secret.largest_magnitude(values) == np.abs(values).max()
+    assert column_secret.largest_magnitude(values[:0]) == 0
+    for wrong in (values[::2, ::2], values.astype(np.int64)):
+        with pytest.raises(ParameterError):
+            column_secret.largest_magnitude(wrong)
+
+
 def test_a_stream_of_tiles_equals_the_whole():
     ring = Ring(1024, largest_primes(1024, 30, 1))
     secrets, _ = secrets_of(ring, 2)

@@ -9,18 +9,29 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
+from typing import Union
 
 import numpy as np
 
 from he_backend.ckks import sampling
 from he_backend.ckks.bits import packed_words
-from he_backend.ckks.ring import Ring, core, refusal
+from he_backend.ckks.ring import Ring, core, cpu_level, refusal
 from he_backend.errors import CapacityError, ParameterError
 
 # Bytes of masks and errors that one step of the work keeps in the cache.
 _TILE_BYTES = 1 << 20
 _GROUP = 16  # elements that the core works on together
 _MAX_SCALED = float(1 << 61)
+
+Scale = Union[float, np.ndarray]
+
+
+def largest_magnitude(values: np.ndarray, threads: int = 1) -> float:
+    """Largest |x| of contiguous float32 or float64 values, 0 of none; infinity or NaN if there is one."""
+    try:
+        return float(core().largest(values, cpu_level(), threads))
+    except (TypeError, ValueError) as error:
+        raise ParameterError(f"values: {error}") from None
 
 
 class ColumnSecrets:
@@ -107,11 +118,12 @@ class ColumnSecrets:
         return words
 
     def decrypt(
-        self, body: np.ndarray, mask: np.ndarray, scale: float, rows: int, threads: int = 1, out: np.ndarray | None = None
+        self, body: np.ndarray, mask: np.ndarray, scale: Scale, rows: int, threads: int = 1, out: np.ndarray | None = None
     ) -> np.ndarray:
         """float64 [count, rows] (or `out`, float32 or float64): (body + mask * secret) centered, divided by scale.
 
-        body uint64 [columns, count, limbs, width] and mask uint64 [count, limbs, N] are reduced coefficients.
+        scale is one number or one for each element. body uint64 [columns, count, limbs, width] and mask uint64 [count, limbs, N] are
+        reduced coefficients.
         """
         if body.ndim != 4:
             raise ParameterError(f"body has shape {body.shape}; [{self.columns}, count, limbs, width] is expected")
@@ -120,7 +132,7 @@ class ColumnSecrets:
         return values
 
     def decrypt_words(
-        self, body: np.ndarray, mask: np.ndarray, scale: float, out: np.ndarray, limbs: int = 1, threads: int = 1
+        self, body: np.ndarray, mask: np.ndarray, scale: Scale, out: np.ndarray, limbs: int = 1, threads: int = 1
     ) -> np.ndarray:
         """The same from packed words of bodies and of masks (one column of width N) into out, float32 or float64 [count, rows]."""
         self._decrypt(body, mask, True, scale, out, limbs, threads)
@@ -163,11 +175,15 @@ class ColumnSecrets:
         if not fits:
             raise CapacityError("a scaled value is not finite or does not fit half the modulus: take a smaller scale")
 
-    def _decrypt(self, body: np.ndarray, mask: np.ndarray, packed: bool, scale: float, out: np.ndarray, limbs: int, threads: int) -> None:
+    def _decrypt(self, body: np.ndarray, mask: np.ndarray, packed: bool, scale: Scale, out: np.ndarray, limbs: int, threads: int) -> None:
         count, rows = out.shape
         width = self._check(rows, limbs)
+        scales = np.asarray(scale, dtype=np.float64)
+        if scales.ndim and scales.shape != (count,):
+            raise ParameterError(f"scales of shape {scales.shape} for {count} elements")
+        factors = np.ascontiguousarray(np.broadcast_to(1.0 / scales, (count,)))
         try:
-            self._handle.decrypt(body, packed, mask, packed, 1.0 / scale, out, limbs, width, 0, count, threads)
+            self._handle.decrypt(body, packed, mask, packed, factors, out, limbs, width, 0, count, threads)
         except (TypeError, ValueError) as error:
             raise refusal("ciphertext arrays", error) from None
 
