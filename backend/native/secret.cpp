@@ -324,13 +324,16 @@ class Decryption {
                     Secrets::Scratch& scratch) const {
         u64* sums = scratch.sums.data();
         double* reals = scratch.reals.data();
+        const Rows<const u64>& body = body_[column];
         for (std::size_t l = 0; l < layout_.limbs; ++l) {
+            // What is read after the transform comes while it runs.
+            const std::size_t bits = body.packed ? static_cast<std::size_t>(bit_length(ring_.fields()[l].q)) : 64;
+            for (std::size_t word = 0; word < layout_.width * bits / 64; word += 8) __builtin_prefetch(body.at(element, l) + word, 0, 2);
             ring_.fields()[l].visit([&](const auto& words, const auto& ntt) {
                 using W = Word<decltype(ntt.q)>;
                 const W* s = static_cast<const W*>(secrets_.at(column, l));
                 W* t = reinterpret_cast<W*>(scratch.product.data());
                 words.inverse_product(t, reinterpret_cast<const W*>(mask + l * n_), s, s + n_, ntt);
-                const Rows<const u64>& body = body_[column];
                 read_add(words, t, t, body.at(element, l), layout_.width, ntt.q, body.packed);
                 if (layout_.limbs > 1) {
                     words.widen(sums + l * n_, t, here);

@@ -98,6 +98,20 @@ def test_a_polynomial_does_not_depend_on_its_neighbours():
         np.testing.assert_array_equal(sampling.expand_masks(ring, KEY, limbs, start, stop), whole[start:stop, :limbs])
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_masks_as_coefficients_are_the_same_masks(threads):
+    ring = Ring(2048, largest_primes(2048, 27, 2))
+    expected = ring.inverse(sampling.expand_masks(ring, KEY, 2, 0, 50))
+    out = np.empty_like(expected)
+
+    np.testing.assert_array_equal(sampling.coefficient_masks(ring, KEY, 2, 50, threads), expected)
+    assert sampling.coefficient_masks(ring, KEY, 2, 50, threads, out) is out
+    np.testing.assert_array_equal(out, expected)
+    for count, limbs in ((49, 2), (50, 1), (50, 3)):
+        with pytest.raises(ParameterError):
+            sampling.coefficient_masks(ring, KEY, limbs, count, threads, out)
+
+
 @pytest.mark.parametrize("modulus", [12289, largest_primes(2048, 30, 1)[0], largest_primes(2048, 54, 1)[0], 40961])
 def test_replacements_run_out_less_than_once_in_2_to_the_128(modulus):
     draw = sampling.uniform_draw(modulus, 2048)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -93,7 +94,8 @@ def _log2_chernoff(accepted: int, draws: int, rejected: float) -> float:
 def expand_masks(ring: Ring, seed: bytes, limbs: int, start: int, stop: int) -> np.ndarray:
     """uint64 [stop - start, limbs, N]: uniform residues, polynomials start to stop of the endless row that a 32-byte seed stands for.
 
-    The same on every machine; polynomial i does not depend on start, stop or limbs.
+    The same on every machine; polynomial i does not depend on start, stop or limbs. The seed is public; AES under a public key as the
+    source of the uniform half is also FrodoKEM's choice (specification, June 2021, section 2.2.3).
     """
     if not 1 <= limbs <= len(ring.moduli) or not 0 <= start <= stop:
         raise ParameterError(f"masks {start} to {stop} with {limbs} limbs of a ring with {len(ring.moduli)} primes")
@@ -101,6 +103,28 @@ def expand_masks(ring: Ring, seed: bytes, limbs: int, start: int, stop: int) -> 
     for limb in range(limbs):
         fill_uniform(out, limb, seed, start, uniform_draw(ring.moduli[limb], ring.degree))
     return out
+
+
+def coefficient_masks(ring: Ring, seed: bytes, limbs: int, count: int, threads: int = 1, out: np.ndarray | None = None) -> np.ndarray:
+    """uint64 [count, limbs, N]: the first masks of a seed as coefficients, made a few at a time while they are in the cache."""
+    masks = np.empty((count, limbs, ring.degree), dtype=np.uint64) if out is None else out
+    if masks.shape != (count, limbs, ring.degree) or not 1 <= limbs <= len(ring.moduli):
+        raise ParameterError(f"{count} masks with {limbs} limbs of a ring with {len(ring.moduli)} primes, into an array {masks.shape}")
+    step = max(1, len(_ZEROS) // (8 * limbs * ring.degree))
+
+    def tile(start: int) -> None:
+        part = masks[start : start + step]
+        for limb in range(limbs):
+            fill_uniform(part, limb, seed, start, uniform_draw(ring.moduli[limb], ring.degree))
+        ring.inverse(part)
+
+    if threads > 1 and count > step:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(tile, range(0, count, step)))
+    else:
+        for start in range(0, count, step):
+            tile(start)
+    return masks
 
 
 def fill_uniform(out: np.ndarray, limb: int, seed: bytes, start: int, draw: UniformDraw) -> None:
