@@ -2,7 +2,7 @@
 
 Element i of a tensor has one uniform mask a_i, the same in all columns; column j has a ternary secret s_j of its own and fresh errors:
 body_ij = round(scale * x_ij) + e_ij - a_i * s_j. These are RLWE samples that share their uniform part and have independent secrets, as in
-multi-secret LWE (Peikert, Vaikuntanathan and Waters, CRYPTO 2008, section 7): a hybrid over the columns reduces them to plain RLWE.
+multi-secret LWE (Peikert, Vaikuntanathan and Waters, CRYPTO 2008): a hybrid over the columns reduces them to plain RLWE.
 """
 
 from __future__ import annotations

@@ -94,8 +94,8 @@ def _log2_chernoff(accepted: int, draws: int, rejected: float) -> float:
 def expand_masks(ring: Ring, seed: bytes, limbs: int, start: int, stop: int) -> np.ndarray:
     """uint64 [stop - start, limbs, N]: uniform residues, polynomials start to stop of the endless row that a 32-byte seed stands for.
 
-    The same on every machine; polynomial i does not depend on start, stop or limbs. The seed is public; AES under a public key as the
-    source of the uniform half is also FrodoKEM's choice (specification, June 2021, section 2.2.3).
+    The same on every machine; polynomial i does not depend on start, stop or limbs. The seed is public; AES under a
+    public key as the source of the uniform half is also FrodoKEM's choice (its pseudorandom matrix generation).
     """
     if not 1 <= limbs <= len(ring.moduli) or not 0 <= start <= stop:
         raise ParameterError(f"masks {start} to {stop} with {limbs} limbs of a ring with {len(ring.moduli)} primes")
