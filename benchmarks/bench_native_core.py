@@ -75,7 +75,7 @@ def encryption_rows(preset: str, limbs: int, runs: int) -> list[tuple[str, ...]]
     def per_value(work: Callable[[], object]) -> float:
         return median_seconds(work, runs) / values.size * 1e9
 
-    random_bytes = per_value(lambda: [sampling.error_bytes(seed, COLUMNS, degree, i) for i in range(count)])
+    random_bytes = per_value(lambda: [sampling.error_bytes(seed, 4 * COLUMNS, degree, i) for i in range(0, count, 4)])
     masks = per_value(lambda: sampling.expand_masks(ring, seed, limbs, 0, count))
     rows = []
     for threads in (1, 2):
