@@ -1,4 +1,4 @@
-"""The data owner's half of load, eval and inference: asks the host over a channel. Rows, secret key and predictions stay here."""
+"""The data owner's half of load, eval and inference: asks the host over a channel, or a service. Rows, secret key and predictions stay here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import io
 import time
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,11 +14,15 @@ from he_backend.client.inference import Client
 from he_backend.client.rows import load_rows
 from he_backend.errors import InputError, ProtocolError
 
+from . import service
 from .artifact import ModelArtifact, wanted_model
 from .channel import Caller, Channel
 from .params import EvalParams, InferenceParams, LoadParams, Params
-from .roles import Tracker, check_embedded, find_file, preset_of, round_figures
+from .roles import Tracker, by_service, find_file, preset_of, round_figures
 from .table import Predictions, Rows, accuracy, from_array, predictions
+
+
+Q = TypeVar("Q", EvalParams, InferenceParams)
 
 
 @dataclass(frozen=True)
@@ -37,21 +41,26 @@ class DataOwner:
     tracker: Tracker
 
     def load(self, channel: Channel, params: LoadParams) -> ModelArtifact:
-        """The model that the host bound."""
-        check_embedded(params.server_url)
-        with Caller(channel) as host:
-            artifact = ModelArtifact.of(host.call("load", **_values(params)).values)
+        """The model that the host, or the HE-server, bound."""
+        if by_service(params):
+            artifact = service.load(params)
+        else:
+            with Caller(channel) as host:
+                artifact = ModelArtifact.of(host.call("load", **_values(params)).values)
         self.tracker.log(f"bound model {artifact.model_name} ({artifact.model_type}, id {artifact.model_id})")
         self.tracker.summary({**_words(artifact), **_short(artifact.plan)})
         return artifact
 
     def evaluate(self, channel: Channel, params: EvalParams, artifact: ModelArtifact | None = None) -> ModelArtifact:
-        """The model with the figures of the host's evaluation on its own test rows."""
-        check_embedded(params.server_url)
-        with Caller(channel) as host:
+        """The model with the figures of the model owner's evaluation on its own test rows."""
+        if by_service(params):
             model_id, model_type = wanted_model(params.model_id, params.model_type, artifact)
-            params = _with_custom_text(replace(params, model_id=model_id, model_type=model_type))
-            result = ModelArtifact.of(host.call("evaluate", **_values(params)).values)
+            result = service.evaluate(_with_custom_text(replace(params, model_id=model_id, model_type=model_type)), artifact)
+        else:
+            with Caller(channel) as host:
+                model_id, model_type = wanted_model(params.model_id, params.model_type, artifact)
+                params = _with_custom_text(replace(params, model_id=model_id, model_type=model_type))
+                result = ModelArtifact.of(host.call("evaluate", **_values(params)).values)
         self._report(result)
         return result
 
@@ -59,7 +68,8 @@ class DataOwner:
         self, channel: Channel, params: InferenceParams, table: Rows | None = None, artifact: ModelArtifact | None = None
     ) -> Inferred:
         """Predictions of the table's rows, or of the first num_inference rows of the file, in order."""
-        check_embedded(params.server_url, params.client)
+        if by_service(params):
+            return self._by_service(params, table, artifact)
         with Caller(channel) as host:  # from here on the host hears of what goes wrong
             model_id, model_type = wanted_model(params.model_id, params.model_type, artifact)
             rows = table if table is not None else read_file(params)
@@ -71,10 +81,22 @@ class DataOwner:
                 outputs, figures = self._encrypted(host, params, model.model_id, values)
             else:
                 outputs, figures = self._plain(host, model.model_id, values)
+        return self._done(rows, replace(model, plan=artifact.plan if artifact else {}), outputs, figures)
+
+    def _by_service(self, params: InferenceParams, table: Rows | None, artifact: ModelArtifact | None) -> Inferred:
+        model_id, model_type = wanted_model(params.model_id, params.model_type, artifact)
+        rows = table if table is not None else read_file(params)
+        how = "encrypted" if params.is_encryption else "NOT encrypted"
+        self.tracker.log(f"{len(rows)} rows for {model_type} model {model_id} of {params.server_url}, {how}")
+        done = service.infer(_with_custom_text(replace(params, model_id=model_id, model_type=model_type)), rows, self.tracker)
+        model = done.model if artifact is None else replace(done.model, plan=artifact.plan, test_acc=artifact.test_acc)
+        return self._done(rows, model, done.outputs, done.figures)
+
+    def _done(self, rows: Rows, model: ModelArtifact, outputs: np.ndarray, figures: dict[str, Any]) -> Inferred:
         predicted = predictions(outputs)
         if rows.labels is not None and predicted.task != "regression":
             figures["accuracy"] = accuracy(predicted.result, rows.labels)
-        result = replace(model, preset=str(figures.get("preset", "")), plan=artifact.plan if artifact else {}, figures=figures)
+        result = replace(model, preset=str(figures.get("preset", "")), figures=figures)
         self._report(result)
         return Inferred(rows, predicted, result)
 
@@ -140,8 +162,8 @@ def _values(params: Params) -> dict[str, Any]:
     return dataclasses.asdict(params)
 
 
-def _with_custom_text(params: EvalParams) -> EvalParams:
-    """Custom parameters travel as text: the host has no file of the guest's."""
+def _with_custom_text(params: Q) -> Q:
+    """Custom parameters travel as text: the model owner has no file of the guest's."""
     if not params.is_custom_enc_param:
         return params
     with preset_of(params.encryption_parameters, True) as path, open(path, encoding="utf-8") as stream:

@@ -22,8 +22,8 @@ from he_backend.server.service import CipherService
 
 from .artifact import LATEST, ModelArtifact
 from .channel import Channel, Message, answer
-from .params import EvalParams, InferenceParams, LoadParams
-from .roles import Tracker, check_embedded, preset_of, round_figures
+from .params import EvalParams, InferenceParams, LoadParams, Params
+from .roles import Tracker, by_service, preset_of, round_figures
 from .table import accuracy
 
 T = TypeVar("T")
@@ -39,7 +39,8 @@ class ModelOwner:
 
     def load(self, channel: Channel, params: LoadParams) -> ModelArtifact:
         """Answers a guest's he-nn-load; gives the model that was bound."""
-        check_embedded(params.server_url)
+        if by_service(params):
+            return self._idle(params)
         bound: list[ModelArtifact] = []
 
         def load(request: Message) -> Message:
@@ -53,7 +54,8 @@ class ModelOwner:
 
     def evaluate(self, channel: Channel, params: EvalParams) -> ModelArtifact:
         """Answers a guest's he-nn-eval; gives the model with the figures of the evaluation."""
-        check_embedded(params.server_url)
+        if by_service(params):
+            return self._idle(params)
         done: list[ModelArtifact] = []
 
         def evaluate(request: Message) -> Message:
@@ -67,7 +69,8 @@ class ModelOwner:
 
     def infer(self, channel: Channel, params: InferenceParams) -> ModelArtifact:
         """Answers a guest's he-nn-inference: plans and rounds on ciphertexts, or plain rows where both sides say is_encryption false."""
-        check_embedded(params.server_url, params.client)
+        if by_service(params):
+            return self._idle(params)
         models = RegistryModels(self.registry)
         service = CipherService(models)
         used: list[ModelRecord] = []
@@ -99,6 +102,12 @@ class ModelOwner:
         artifact = self._artifact(_last(used), params.encryption_parameters)
         self.tracker.summary({"model_name": artifact.model_name, "model_type": artifact.model_type, **traffic})
         return replace(artifact, figures=dict(traffic))
+
+    def _idle(self, params: Params) -> ModelArtifact:
+        """Ends at once: the guest talks to a service, and this party holds no model of the job."""
+        self.tracker.log("the guest uses an HE service (server_url); a host party has nothing to do in this component")
+        model_id, model_type = getattr(params, "model_id", ""), getattr(params, "model_type", "")
+        return ModelArtifact(model_id, "", model_type, getattr(params, "encryption_parameters", LOAD_PRESET))
 
     def _bind(self, params: LoadParams) -> ModelArtifact:
         if params.is_init:

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Protocol, Sequence
 
-from he_backend.errors import InputError, ParameterError
+from he_backend.errors import InputError
 
 from .params import CUSTOM_FILE
 
@@ -33,15 +33,9 @@ class Tracker(Protocol):
         ...
 
 
-def check_embedded(server_url: str, client: bool = False) -> None:
-    """Raises ParameterError for the modes that go through an HE-server or an HE-client over HTTP, which this version does not have."""
-    advice = "set server_url to '' and client to false, and give the job a host party (embedded mode)"
-    if client:
-        raise ParameterError(f"client: true asks for an HE-client service over HTTP, which this version of he-nn cannot use yet; {advice}")
-    if server_url:
-        raise ParameterError(
-            f"server_url: {server_url!r} asks for an HE-server over HTTP, which this version of he-nn cannot use yet; {advice}"
-        )
+def by_service(params: Any) -> bool:
+    """Whether the guest's task goes through an HE-server or HE-client over HTTP, so that a host party has nothing to do in it."""
+    return bool(params.server_url) or bool(getattr(params, "client", False))
 
 
 @contextlib.contextmanager

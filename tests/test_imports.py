@@ -25,13 +25,16 @@ ORDER = {
     "ckks": set(),
     "graph": set(),
     "protocol": set(),
+    "database": set(),
+    "api": {"protocol"},
+    "web": {"ckks", "database", "protocol"},
     "inference": {"ckks", "graph"},
     "zoo": {"graph"},
-    "server": {"ckks", "graph", "inference", "protocol", "zoo"},
-    "client": {"ckks", "graph", "inference", "protocol"},
+    "server": {"ckks", "database", "graph", "inference", "protocol", "web", "zoo"},
+    "client": {"api", "ckks", "graph", "inference", "protocol", "web"},
     "local": {"ckks", "client", "graph", "inference", "protocol", "server"},
     "bench": {"ckks", "zoo"},
-    "commands": {"bench", "ckks", "client", "graph", "inference", "local", "protocol", "server", "zoo"},
+    "commands": {"bench", "ckks", "client", "graph", "inference", "local", "protocol", "server", "web", "zoo"},
     "cli": {"commands", "zoo"},
 }
 # Loads modules by name: the package's own public names, the commands, and the extension module, which may be missing.
@@ -157,7 +160,7 @@ def test_imports_point_one_way(room):
     assert not wrong
 
 
-@pytest.mark.parametrize("name", modules_in("server", "inference", "graph", "protocol", "zoo"))
+@pytest.mark.parametrize("name", modules_in("server", "inference", "graph", "protocol", "web", "zoo"))
 def test_the_server_cannot_reach_the_secret_key(name):
     ways = ways_from(name)
 
@@ -246,7 +249,7 @@ def loaded_after(program: str) -> set[str]:
 
 
 def test_a_running_server_has_not_loaded_the_secret_key():
-    names = modules_in("server", "inference")
+    names = modules_in("server", "inference", "web")
 
     loaded = loaded_after("\n".join(f"import {name}" for name in names))
 

@@ -19,6 +19,7 @@ _COMMANDS = {
     "model": ("he_backend.commands.model", "model"),
     "bench": ("he_backend.commands.bench", "bench"),
     "serve": ("he_backend.commands.serve", "serve"),
+    "client-serve": ("he_backend.commands.client_serve", "client_serve"),
 }
 _PLUGINS = "he_nn.commands"  # entry points of packages that add commands, such as `job` of the FATE plugin
 

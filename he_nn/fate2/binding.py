@@ -21,26 +21,29 @@ class FateChannel:
     """Objects of bytes over the task's federation, whatever carries it. A name is used once for each direction, hence the counters."""
 
     def __init__(self, context: Any, is_guest: bool) -> None:
-        self._context = context.sub_ctx("he_nn")
-        if is_guest:
-            hosts = self._context.hosts
-            if len(hosts) != 1:
-                raise ParameterError(f"the job has {len(hosts)} host parties; embedded mode takes one model owner")
-            self._peer, self._names = hosts[0], ("guest_to_host", "host_to_guest")
-        else:
-            self._peer, self._names = self._context.guest, ("host_to_guest", "guest_to_host")
+        self._context, self._is_guest = context.sub_ctx("he_nn"), is_guest
+        self._names = ("guest_to_host", "host_to_guest") if is_guest else ("host_to_guest", "guest_to_host")
         self._sent = self._received = 0
 
     def send(self, data: bytes) -> None:
         """Hands an object to the federation; FATE slices large ones itself."""
-        self._peer.put(f"{self._names[0]}_{self._sent}", data)
+        self._peer().put(f"{self._names[0]}_{self._sent}", data)
         self._sent += 1
 
     def receive(self) -> bytes:
         """The peer's next object."""
-        data: bytes = self._peer.get(f"{self._names[1]}_{self._received}")
+        data: bytes = self._peer().get(f"{self._names[1]}_{self._received}")
         self._received += 1
         return data
+
+    def _peer(self) -> Any:
+        """The other party. A job that goes through a service has none, and never asks."""
+        if not self._is_guest:
+            return self._context.guest
+        hosts = self._context.hosts
+        if len(hosts) != 1:
+            raise ParameterError(f"the job has {len(hosts)} host parties; embedded mode takes one model owner")
+        return hosts[0]
 
 
 class FateTracker:

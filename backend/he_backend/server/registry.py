@@ -19,9 +19,9 @@ from typing import Any, Iterator, List, Mapping
 
 import numpy as np
 import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from he_backend.database import cause, open_database
 from he_backend.errors import EngineError, ModelError, NotFoundError, ParameterError
 from he_backend.server.model_files import Source, TestSet, pack_test_set, read_source, rename, unlink, unpack_test_set, write_temporary
 
@@ -31,7 +31,6 @@ TYPES = ("MLP", "CNN", "AlexNet", "RNN", "BERT")
 _SPELLINGS = {**{name.lower(): name for name in TYPES}, "cryptonets": "CNN"}
 _TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _NAME_CHARACTERS, _OWNER_CHARACTERS, _META_BYTES = 6, 200, 1 << 16
-_BUSY_TIMEOUT_S = 30
 _SHOWN = 10
 
 _METADATA = sa.MetaData()
@@ -98,7 +97,7 @@ class Registry:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as problem:
             raise ParameterError(f"the model folder {self.root} cannot be made: {problem.strerror}") from None
-        self._engine = _open(url or f"sqlite:///{self.root / 'registry.sqlite'}")
+        self._engine = open_database(url or f"sqlite:///{self.root / 'registry.sqlite'}", _METADATA, "the registry's database")
 
     def close(self) -> None:
         """Gives up the database's connections."""
@@ -221,7 +220,7 @@ class Registry:
         except IntegrityError:
             raise
         except SQLAlchemyError as problem:
-            raise EngineError(f"the model registry's database failed: {_cause(problem)}") from None
+            raise EngineError(f"the model registry's database failed: {cause(problem)}") from None
 
     def _record(self, row: Mapping[str, Any]) -> ModelRecord:
         model_id = row["model_id"]
@@ -256,41 +255,6 @@ class Registry:
     def _what_there_is(self) -> str:
         records = self.list()
         return f"registered are {_names(records)}" if records else "none is registered"
-
-
-def _open(url: str) -> sa.engine.Engine:
-    """An engine whose tables exist."""
-    try:
-        parsed = sa.engine.make_url(url)
-        if parsed.get_backend_name() == "sqlite":
-            # Several processes: wait for a writer instead of failing; no pool, so that nothing is shared over a fork.
-            engine = sa.create_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_S}, poolclass=NullPool)
-        else:
-            engine = sa.create_engine(parsed, pool_pre_ping=True)
-    except (NoSuchModuleError, ImportError) as problem:
-        raise ParameterError(f"the registry's database url needs a driver that is not installed: {problem}") from None
-    except (ArgumentError, ValueError):
-        # Its text may hold the url, and with it a password.
-        raise ParameterError("the registry's database url is not one: write dialect://user:password@host/database") from None
-    try:
-        _create_tables(engine)
-    except SQLAlchemyError as problem:
-        shown = parsed.render_as_string(hide_password=True)
-        raise ParameterError(f"the registry's database {shown} cannot be opened: {_cause(problem)}") from None
-    return engine
-
-
-def _create_tables(engine: sa.engine.Engine) -> None:
-    try:
-        _METADATA.create_all(engine)
-    except SQLAlchemyError:
-        if not sa.inspect(engine).has_table(_MODELS.name):  # another process may have been first
-            raise
-
-
-def _cause(problem: Exception) -> str:
-    """The database's own words, without the statement and its values."""
-    return str(getattr(problem, "orig", None) or problem).split("\n")[0][:300]
 
 
 def _accuracy(value: float | None) -> float | None:

@@ -1,0 +1,187 @@
+"""The HE-client's HTTP API: takes rows, encrypts them here, asks an HE-server, answers with predictions.
+
+Rows, keys and predictions stay in this process's memory. To a server go ciphertexts; and rows only where the user says is_encryption "no".
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Callable, Mapping
+
+import numpy as np
+from fastapi import FastAPI
+
+from he_backend.api import HEServer, Model
+from he_backend.ckks.params import Params
+from he_backend.client.inference import Client, Progress
+from he_backend.client.report import Report
+from he_backend.client.rows import check_rows
+from he_backend.client.stoppable import StoppableLink
+from he_backend.errors import InputError, ParameterError
+from he_backend.inference.plan import DEFAULT_MEMORY_BYTES
+from he_backend.protocol.grpc_transport import GrpcLink
+from he_backend.protocol.transport import Retry
+from he_backend.version import VERSION
+from he_backend.web import model_fields as fields
+from he_backend.web.app import Operation, make_app
+from he_backend.web.fields import Field
+from he_backend.web.inference_operations import InferenceOperations, Started
+from he_backend.web.tasks import Outcome, Running, Tasks
+from he_backend.web.uploads import Uploads
+
+_ABOUT = "HE-client: holds the secret keys, encrypts rows for an HE-server, decrypts its answers. It belongs in the data owner's zone."
+RETRY = Retry(attempts=9, backoff_s=0.5)  # a server may take half a minute to come back
+
+
+class ClientApi(InferenceOperations):
+    """The operations of the HE-client. `server_url` is the HE-server for requests that name none; with `fixed_server` no other is taken."""
+
+    def __init__(
+        self,
+        tasks: Tasks,
+        uploads: Uploads,
+        server_url: str,
+        *,
+        fixed_server: bool = False,
+        threads: int = 0,
+        memory_bytes: int = DEFAULT_MEMORY_BYTES,
+    ) -> None:
+        super().__init__(tasks, uploads)
+        self._default, self._fixed = HEServer(server_url).url, fixed_server
+        self._threads, self._memory_bytes = threads, memory_bytes
+
+    def app(self) -> FastAPI:
+        """The HTTP service."""
+        server = Field("server_url", str, "", f"HTTP address of the HE-server; without it {self._default}")
+        operations = [
+            *(
+                Operation(operation.path, operation.doc, (*operation.fields, server), operation.handler, operation.upload)
+                for operation in self.operations(self.infer, "Encrypted inference (is_encryption yes), or plain at the HE-server (no).")
+                if operation.path == "/model/inference"
+            ),
+            *(one for one in self.operations(self.infer, "") if one.path != "/model/inference"),
+            *(
+                Operation(path, f"Passed on to the HE-server. {doc}", (*table, server), self._forward(path))
+                for path, doc, table in (
+                    ("/model/load", "Register a new model of a type, or load a registered one.", fields.LOAD),
+                    ("/model/get_list", "The models of a type.", fields.GET_LIST),
+                    ("/model/test", "Evaluate a model on its owner's test rows.", fields.TEST),
+                )
+            ),
+        ]
+        return make_app("HE-client", _ABOUT, operations, self.health, self.ready)
+
+    def health(self) -> dict[str, Any]:
+        """What it is."""
+        return {"service": "he-client", "version": VERSION, "server_url": self._default, **self.tasks.figures()}
+
+    def ready(self) -> dict[str, Any]:
+        """Raises when the records cannot be read or the default server does not answer."""
+        self.tasks.list()
+        return {"server": self._server("").health(), **self.health()}
+
+    def infer(
+        self,
+        model_type: str,
+        model_name: str,
+        inf_file_name: str,
+        is_encryption: bool,
+        encryption_params: str,
+        batch_size: int | None,
+        wait: bool,
+        server_url: str,
+    ) -> Started:
+        """/model/inference."""
+        params = fields.parameters(encryption_params)
+        rows = fields.first_rows(self.uploads.get(inf_file_name), batch_size)
+        server = self._server(server_url)
+        model = server.find(model_type, model_name)
+        what = {
+            "model_id": model.model_id,
+            "model_name": model.model_name,
+            "model_type": model.model_type,
+            "inference_file": inf_file_name,
+            "inference_size": len(rows),
+            "is_encryption": "yes" if is_encryption else "no",
+            "encryption_parameter": fields.parameter_file(params) if is_encryption else "",
+            "server_url": server.url,
+        }
+
+        def work(running: Running) -> Outcome:
+            if is_encryption:
+                return self._encrypted(running, server, model, rows, params)
+            return _plain(server, model, rows)
+
+        return self.start(what, work, wait)
+
+    def _encrypted(self, running: Running, server: HEServer, model: Model, rows: np.ndarray, params: Params) -> Outcome:
+        link = StoppableLink(GrpcLink(server.ciphertext_address()))
+        running.on_stop(link.stop)
+
+        def progress(at: Progress) -> None:
+            running.progress(at.chunk * at.rounds + at.round, at.chunks * at.rounds)
+
+        try:
+            with tempfile.TemporaryDirectory() as folder:  # the parameter set is public
+                preset = Path(folder) / f"{params.name}.json"
+                preset.write_text(json.dumps(params.literal()), encoding="utf-8")
+                client = Client(
+                    link,
+                    preset=str(preset),
+                    threads=self._threads,
+                    memory_bytes=self._memory_bytes,
+                    retry=RETRY,
+                    progress=progress,
+                    cancelled=running.stopped,
+                )
+            task = client.prepare(model.model_id, len(rows))
+            if len(task.plan.inputs) != 1:
+                raise InputError(f"the model has {len(task.plan.inputs)} inputs; this service takes models with one")
+            result = client.infer(task, check_rows(rows, task.plan.inputs))
+        finally:
+            link.close()
+        return Outcome(result.output, result.report.seconds["total"], _figures(result.report), _log(result.report))
+
+    def _forward(self, path: str) -> Callable[..., Future[Mapping[str, Any]]]:
+        def forward(server_url: str, **values: Any) -> Future[Mapping[str, Any]]:
+            server = self._server(server_url)
+            given = {name: value for name, value in values.items() if value is not None}
+            return self.tasks.run(lambda: server.post(path, **given))
+
+        return forward
+
+    def _server(self, server_url: str) -> HEServer:
+        server = HEServer(server_url or self._default)
+        if self._fixed and server.url != self._default:
+            raise ParameterError(f"server_url: {server.url}; this HE-client works with {self._default} only")
+        return server
+
+
+def _plain(server: HEServer, model: Model, rows: np.ndarray) -> Outcome:
+    """The user says that the server may see the rows: they go there, under a name of their own, and are forgotten there at once."""
+    done = server.inference(model.model_type, rows, model.model_id)
+    return Outcome(done.outputs, done.seconds, done.figures, f"NOT encrypted: {len(rows)} rows went to {server.url} in the clear")
+
+
+def _figures(report: Report) -> dict[str, Any]:
+    return {
+        "engine": report.engine,
+        "preset": report.preset,
+        "rows": report.rows,
+        "rounds": report.rounds,
+        "bytes_up": report.bytes_up,
+        "bytes_down": report.bytes_down,
+        "expected_bits": round(report.expected_bits, 1),
+        "seconds": {name: round(value, 4) for name, value in report.seconds.items()},
+        "round_ms": [round(1000 * sum(this.seconds.values()), 2) for this in report.per_round],
+    }
+
+
+def _log(report: Report) -> str:
+    return (
+        f"environment test passed; {report.rows} rows encrypted under {report.preset} by the {report.engine} engine: {report.rounds} "
+        f"rounds, {report.bytes_up} bytes up, {report.bytes_down} down, at least {report.expected_bits:.1f} bits of precision"
+    )

@@ -1,0 +1,50 @@
+"""Opens a database by URL so that its tables exist; SQLite is set up for several processes and threads."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from he_backend.errors import ParameterError
+
+_BUSY_TIMEOUT_S = 30
+
+
+def open_database(url: str, metadata: sa.MetaData, what: str) -> sa.engine.Engine:
+    """An engine whose tables exist. `what` names the database in errors, such as "the registry's database".
+
+    Raises ParameterError when the URL is none, its driver is not installed, or the database cannot be opened.
+    """
+    try:
+        parsed = sa.engine.make_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            # Several processes: wait for a writer instead of failing; no pool, so that nothing is shared over a fork.
+            engine = sa.create_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_S}, poolclass=NullPool)
+        else:
+            engine = sa.create_engine(parsed, pool_pre_ping=True)
+    except (NoSuchModuleError, ImportError) as problem:
+        raise ParameterError(f"{what} url needs a driver that is not installed: {problem}") from None
+    except (ArgumentError, ValueError):
+        # Its text may hold the url, and with it a password.
+        raise ParameterError(f"{what} url is not one: write dialect://user:password@host/database") from None
+    try:
+        _create_tables(engine, metadata)
+    except SQLAlchemyError as problem:
+        shown = parsed.render_as_string(hide_password=True)
+        raise ParameterError(f"{what} {shown} cannot be opened: {cause(problem)}") from None
+    return engine
+
+
+def cause(problem: Exception) -> str:
+    """The database's own words, without the statement and its values."""
+    return str(getattr(problem, "orig", None) or problem).split("\n")[0][:300]
+
+
+def _create_tables(engine: sa.engine.Engine, metadata: sa.MetaData) -> None:
+    try:
+        metadata.create_all(engine)
+    except SQLAlchemyError:
+        inspector = sa.inspect(engine)
+        if not all(inspector.has_table(name) for name in metadata.tables):  # another process may have been first
+            raise

@@ -1,0 +1,97 @@
+"""The fields of a request, from JSON or a form, checked: what came, what is allowed. The same table makes the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping, NamedTuple, Sequence
+
+from he_backend.errors import ParameterError
+
+REQUIRED = object()
+MOST_CHARACTERS = 20_000
+_YES, _NO = ("yes", "true", "1", "on"), ("no", "false", "0", "off", "")
+
+
+class Field(NamedTuple):
+    """One field: its name, its type (str, int or bool), what it is when not given (REQUIRED: it must be), and what it means."""
+
+    name: str
+    kind: type
+    default: Any
+    doc: str
+    least: int | None = None
+    most: int | None = None
+
+
+def read_fields(fields: Sequence[Field], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The value of every field; text that stands for a number or yes/no is taken as such, because forms have nothing else.
+
+    Raises ParameterError that names each field that is wrong. Names that are not in the table are left alone.
+    """
+    found, problems = {}, []
+    for field in fields:
+        value = values.get(field.name)
+        try:
+            found[field.name] = _required(field) if value is None else _READERS[field.kind](field, value)
+        except ParameterError as problem:
+            problems.append(f"{field.name}: {problem}")
+    if problems:
+        raise ParameterError("; ".join(problems))
+    return found
+
+
+def schema(fields: Sequence[Field]) -> dict[str, Any]:
+    """The fields as a JSON schema."""
+    names = {str: "string", int: "integer", bool: "boolean"}
+    properties: dict[str, Any] = {}
+    for field in fields:
+        limits = {"minimum": field.least, "maximum": field.most} if field.kind is int else {}
+        given = {} if field.default is REQUIRED or field.default is None else {"default": field.default}
+        properties[field.name] = {
+            "type": names[field.kind],
+            "description": field.doc,
+            **{name: value for name, value in limits.items() if value is not None},
+            **given,
+        }
+    return {"type": "object", "properties": properties, "required": [field.name for field in fields if field.default is REQUIRED]}
+
+
+def _required(field: Field) -> Any:
+    if field.default is REQUIRED:
+        raise ParameterError(f"is missing; {field.doc}")
+    return field.default
+
+
+def _text(field: Field, value: Any) -> str:
+    if not isinstance(value, str) or len(value) > MOST_CHARACTERS or "\0" in value:
+        raise ParameterError(f"{_shown(value)}; allowed: text of at most {MOST_CHARACTERS} characters")
+    return value
+
+
+def _integer(field: Field, value: Any) -> int:
+    try:
+        number = int(value.strip()) if isinstance(value, str) and len(value) < 40 else value
+    except ValueError:
+        number = None
+    if type(number) is bool:
+        number = int(number)
+    within = type(number) is int and (field.least is None or number >= field.least) and (field.most is None or number <= field.most)
+    if not within:
+        most = "" if field.most is None else f" to {field.most}"
+        raise ParameterError(f"{_shown(value)}; allowed: a whole number" + ("" if field.least is None else f" from {field.least}{most}"))
+    assert isinstance(number, int)
+    return number
+
+
+def _yes_or_no(field: Field, value: Any) -> bool:
+    word = str(value).strip().lower() if isinstance(value, (str, bool, int)) else "?"
+    if word in _YES or word in _NO:
+        return word in _YES
+    raise ParameterError(f"{_shown(value)}; allowed: yes or no (true or false)")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+_READERS = {str: _text, int: _integer, bool: _yes_or_no}

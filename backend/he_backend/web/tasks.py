@@ -1,0 +1,195 @@
+"""Inferences at work: a bounded queue, progress and results in memory, and a record of each."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import uuid
+from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Callable, Mapping
+
+import numpy as np
+
+from he_backend.errors import Cancelled, ParameterError
+from he_backend.protocol.failures import failure_of
+from he_backend.web import records
+from he_backend.web.answers import QueueFull
+from he_backend.web.records import Record, Records
+
+MOST_RESULT_BYTES = 256 << 20
+_SHUTDOWN = "the service was shut down"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an inference gives: predictions [rows, ...], its figures, and words about it."""
+
+    outputs: np.ndarray = field(repr=False)
+    seconds: float
+    figures: Mapping[str, Any]
+    log: str
+
+
+class Running:
+    """One inference at work: what it reports to, and how it hears that it shall stop."""
+
+    def __init__(self, inference_id: str) -> None:
+        self.inference_id = inference_id
+        self.done, self.total = 0, 0  # rounds, over all chunks of rows
+        self.why = ""
+        self._stopped = threading.Event()
+        self._on_stop: Callable[[], object] | None = None
+
+    def progress(self, done: int, total: int) -> None:
+        """How far the work is, in rounds."""
+        self.done, self.total = done, total
+
+    def stopped(self) -> bool:
+        """Whether it shall stop."""
+        return self._stopped.is_set()
+
+    def on_stop(self, call: Callable[[], object]) -> None:
+        """What to call once when it shall stop, such as closing a connection that work waits for."""
+        self._on_stop = call
+        if self.stopped():
+            call()
+
+    def stop(self, why: str) -> None:
+        """Tells the work to stop."""
+        self.why = self.why or why
+        self._stopped.set()
+        if self._on_stop is not None:
+            with contextlib.suppress(Exception):
+                self._on_stop()
+
+
+class Tasks:
+    """Runs `workers` pieces of work at a time while up to `waiting` more wait; beyond that QueueFull is raised.
+
+    Predictions stay in this process's memory, the newest of them, up to MOST_RESULT_BYTES.
+    """
+
+    def __init__(self, kept: Records, workers: int, waiting: int) -> None:
+        self._records, self._most = kept, workers + waiting
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="he-nn-task")
+        self._running: dict[str, Running] = {}
+        self._outcomes: OrderedDict[str, Outcome] = OrderedDict()
+        self._pending = 0
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def run(self, work: Callable[[], Any]) -> Future[Any]:
+        """Work without a record, in its turn."""
+        self._enter()
+        future = self._pool.submit(work)
+        future.add_done_callback(self._leave)
+        return future
+
+    def start(self, what: Mapping[str, Any], work: Callable[[Running], Outcome]) -> tuple[str, Future[Outcome]]:
+        """(inference_id, its outcome); the future raises what the work raised, Cancelled when it was stopped."""
+        self._enter()
+        running = Running(str(uuid.uuid4()))
+        try:
+            self._records.start(running.inference_id, what)
+        except BaseException:
+            self._leave()
+            raise
+        with self._lock:
+            self._running[running.inference_id] = running
+        future = self._pool.submit(self._work, running, work)
+        future.add_done_callback(self._leave)
+        return running.inference_id, future
+
+    def stop(self, inference_id: str) -> Record:
+        """Tells an inference to stop. Raises NotFoundError, or ParameterError when it has ended already."""
+        record = self._records.get(inference_id)
+        with self._lock:
+            running = self._running.get(inference_id)
+        if running is None:
+            raise ParameterError(f"inference_id: {inference_id} has ended already ({self._records.get(inference_id).state})")
+        running.stop("stopped on request")
+        return record
+
+    def get(self, inference_id: str) -> dict[str, Any]:
+        """The record of one inference, with its outcome while that is in memory."""
+        shown = self._shown(self._records.get(inference_id))
+        with self._lock:
+            outcome = self._outcomes.get(inference_id)
+        return {**shown, "outcome": outcome}
+
+    def list(self) -> list[dict[str, Any]]:
+        """The records of all inferences, newest first."""
+        return [self._shown(record) for record in self._records.list()]
+
+    def figures(self) -> dict[str, int]:
+        """How busy it is."""
+        with self._lock:
+            return {"pending": self._pending, "most_pending": self._most}
+
+    def close(self) -> None:
+        """Stops what runs, waits for it, and refuses more."""
+        with self._lock:
+            self._closed = True
+            running = list(self._running.values())
+        for one in running:
+            one.stop(_SHUTDOWN)
+        self._pool.shutdown(wait=True)
+        self._records.close()
+
+    def _work(self, running: Running, work: Callable[[Running], Outcome]) -> Outcome:
+        try:
+            if running.stopped():
+                raise Cancelled(running.why)
+            outcome = work(running)
+        except BaseException as problem:
+            self._end(running, None, problem)
+            if running.stopped():
+                raise Cancelled(f"inference {running.inference_id} was stopped: {running.why}") from None
+            raise
+        self._end(running, outcome, None)
+        return outcome
+
+    def _end(self, running: Running, outcome: Outcome | None, problem: BaseException | None) -> None:
+        if outcome is not None:
+            self._keep(running.inference_id, outcome)
+            end: tuple[str, Mapping[str, Any], str] = (records.FINISHED, outcome.figures, "")
+        elif running.stopped():
+            end = (records.FAILED if running.why == _SHUTDOWN else records.STOPPED, {}, running.why)
+        else:
+            assert problem is not None
+            end = (records.FAILED, {}, failure_of(problem).message)
+        try:
+            self._records.end(running.inference_id, *end)
+        finally:
+            with self._lock:
+                self._running.pop(running.inference_id, None)
+
+    def _keep(self, inference_id: str, outcome: Outcome) -> None:
+        with self._lock:
+            self._outcomes[inference_id] = outcome
+            while len(self._outcomes) > 1 and sum(one.outputs.nbytes for one in self._outcomes.values()) > MOST_RESULT_BYTES:
+                self._outcomes.popitem(last=False)
+
+    def _shown(self, record: Record) -> dict[str, Any]:
+        with self._lock:
+            running = self._running.get(record.inference_id)
+        if running is not None:
+            percent = 100.0 * running.done / running.total if running.total else 0.0
+            rounds = {"rounds_done": running.done, "rounds": running.total}
+        else:
+            percent = 100.0 if record.state == records.FINISHED else 0.0
+            rounds = {}
+        return {**record.to_dict(), "progress": round(percent, 1), **rounds}
+
+    def _enter(self) -> None:
+        with self._lock:
+            if self._closed or self._pending >= self._most:
+                why = _SHUTDOWN if self._closed else f"the queue is full: {self._pending} are at work or wait, at most {self._most} may"
+                raise QueueFull(f"{why}; ask again in a few seconds")
+            self._pending += 1
+
+    def _leave(self, _: object = None) -> None:
+        with self._lock:
+            self._pending -= 1
