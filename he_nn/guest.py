@@ -1,4 +1,4 @@
-"""The data owner's half of load, eval and inference: asks the host over a channel, or a service. Rows, secret key and predictions stay here."""
+"""The data owner's half of load, eval and inference: asks the host over a channel, or a service. Rows, keys and predictions stay here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from .channel import Caller, Channel
 from .params import EvalParams, InferenceParams, LoadParams, Params
 from .roles import Tracker, by_service, find_file, preset_of, round_figures
 from .table import Predictions, Rows, accuracy, from_array, predictions
-
 
 Q = TypeVar("Q", EvalParams, InferenceParams)
 

@@ -316,23 +316,6 @@ def test_an_unknown_model_ends_both_sides(site):
 # modes and artifacts
 
 
-@pytest.mark.parametrize(
-    ("operation", "params"),
-    [
-        ("load", LoadParams()),
-        ("evaluate", EvalParams()),
-        ("infer", InferenceParams()),
-        ("infer", InferenceParams(client=True)),
-    ],
-)
-def test_the_service_modes_are_refused_with_what_to_do(operation, params):
-    up = queue.Queue()
-    for owner in (DataOwner(Recorder()), ModelOwner(None, Recorder())):
-        with pytest.raises(ParameterError, match=r"set server_url to ''.* give the job a host party"):
-            getattr(owner, operation)(Pipe(up, up), params)
-    assert up.empty()
-
-
 def test_the_input_model_is_the_one_that_is_used():
     artifact = ModelArtifact("id-1", "id1MLP", "MLP", "N13_L8")
 
