@@ -22,7 +22,7 @@ class Service:
 
     def __init__(self, command, home, *options):
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TOP / "backend"), str(TOP)]), "HE_NN_HOME": str(home)}
-        self.errors = open(home / f"{command}.log", "a+")
+        self.errors = open(home / f"{command}.log", "a+")  # noqa: SIM115 - closed when the process has ended
         arguments = [sys.executable, "-m", "he_backend.cli", command, *map(str, options)]
         self.process = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=self.errors, text=True)
         self.channel = ""
@@ -97,7 +97,9 @@ def post(http, path, body=None, form=None, kind="application/json"):
 def multipart(http, path, fields=(), files=()):
     """(status, envelope) of what curl -F sends."""
     mark = uuid.uuid4().hex
-    parts = [f'--{mark}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode() for name, value in dict(fields).items()]
+    parts = [
+        f'--{mark}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode() for name, value in dict(fields).items()
+    ]
     for name, data in files:
         head = f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
         parts.append(head.encode() + b"Content-Type: application/octet-stream\r\n\r\n" + data + b"\r\n")

@@ -139,7 +139,9 @@ def test_an_he_client_as_server_url_is_told_apart(services, bound):
         guest("infer", inference(services, False, server_url=services[1].http), digits(2)[0])
 
 
-@pytest.mark.parametrize(("operation", "params"), [("load", LoadParams()), ("evaluate", EvalParams()), ("infer", InferenceParams(client=True))])
+@pytest.mark.parametrize(
+    ("operation", "params"), [("load", LoadParams()), ("evaluate", EvalParams()), ("infer", InferenceParams(client=True))]
+)
 def test_a_host_party_has_nothing_to_do(operation, params):
     recorder = Recorder()
 

@@ -1,4 +1,5 @@
 """Options that mean the same in every command, and how errors and progress are shown."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -7,13 +8,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 import click
 
-from he_backend.client.inference import Progress
 from he_backend.errors import HeError
 from he_backend.inference.plan import DEFAULT_BITS, DEFAULT_MEMORY_BYTES
+
+if TYPE_CHECKING:  # `he-nn serve` must not load the client's half, where secret keys are
+    from he_backend.client.inference import Progress
 
 _RUN_OPTIONS = (
     click.option("--preset", default="auto", show_default=True, help="N11_L1, N11_L1_small, N12_L4, N13_L8, a JSON file, or auto."),

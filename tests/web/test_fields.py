@@ -1,0 +1,70 @@
+"""Fields of a request: what forms and JSON may hold, and every refusal names its field."""
+
+from __future__ import annotations
+
+import pytest
+
+from he_backend.errors import ParameterError, SecurityError
+from he_backend.web import model_fields
+from he_backend.web.fields import REQUIRED, Field, read_fields, schema
+
+FIELDS = (Field("name", str, REQUIRED, "a name"), Field("count", int, 1, "rows", 1, 9), Field("yes", bool, False, "yes or no"))
+
+
+@pytest.mark.parametrize(
+    "values, due",
+    [
+        ({"name": "a"}, {"name": "a", "count": 1, "yes": False}),
+        ({"name": "a", "count": "7", "yes": "Yes", "other": 1}, {"name": "a", "count": 7, "yes": True}),
+        ({"name": "", "count": 9, "yes": True}, {"name": "", "count": 9, "yes": True}),
+        ({"name": "a", "count": True, "yes": "0"}, {"name": "a", "count": 1, "yes": False}),
+    ],
+)
+def test_values_of_json_and_forms(values, due):
+    assert read_fields(FIELDS, values) == due
+
+
+@pytest.mark.parametrize(
+    "values, says",
+    [
+        ({}, "name: is missing"),
+        ({"name": 1}, "name: 1; allowed: text"),
+        ({"name": "a\0"}, "name"),
+        ({"name": "a" * 20_001}, "name"),
+        ({"name": "a", "count": 0}, "count: 0; allowed: a whole number from 1 to 9"),
+        ({"name": "a", "count": 1.5}, "count: 1.5"),
+        ({"name": "a", "count": "9" * 50}, "count"),
+        ({"name": "a", "count": [1]}, "count"),
+        ({"name": "a", "yes": "perhaps"}, "yes: 'perhaps'"),
+        ({"name": "a", "yes": {}}, "yes"),
+        ({"count": 0, "yes": 7}, "name.*; count.*; yes"),
+    ],
+)
+def test_wrong_values_are_named(values, says):
+    with pytest.raises(ParameterError, match=says):
+        read_fields(FIELDS, values)
+
+
+def test_the_schema_says_the_same():
+    shown = schema(FIELDS)
+
+    assert shown["required"] == ["name"]
+    assert shown["properties"]["count"] == {"type": "integer", "description": "rows", "minimum": 1, "maximum": 9, "default": 1}
+
+
+@pytest.mark.parametrize("text", ["N13_L8", " N13_L8 ", "he_seal_ckks_config_N13_L8.json"])
+def test_parameters_have_their_historical_name_too(text):
+    params = model_fields.parameters(text)
+
+    assert params.name == "N13_L8" and model_fields.parameter_file(params) == "he_seal_ckks_config_N13_L8.json"
+
+
+@pytest.mark.parametrize("text", ["", "auto", "N10", "conf/N13_L8.json", "/etc/hostname", "{", '{"a": 1}', "{}"])
+def test_other_parameters_are_refused(text):
+    with pytest.raises(ParameterError):
+        model_fields.parameters(text)
+
+
+def test_weak_parameters_are_refused():
+    with pytest.raises(SecurityError):
+        model_fields.parameters('{"poly_modulus_degree": 1024, "coeff_modulus": [40], "security_level": 0}')
