@@ -10,6 +10,7 @@ Errors of a service are raised as those of he_backend.errors; a service that can
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import json
@@ -168,7 +169,8 @@ class Service:
             if record.state == "stopped":
                 raise Cancelled(f"inference {inference_id} was stopped")
             if record.state == "failed":
-                raise TransportError(f"inference {inference_id} failed: {record.message}")
+                kind = str((record.data.get("figures") or {}).get("error", "transport"))  # none: the service itself ended
+                raise error_of(Failure(kind, f"inference {inference_id} failed: {record.message}"))
             time.sleep(pause)
             pause = min(_POLL_S[1], 1.5 * pause)
 
@@ -188,7 +190,8 @@ class Service:
             values = {"model_type": model_type, "model_name": model_name, "inf_file_name": name, "batch_size": len(rows)}
             return self.post("/model/inference", **values, wait=wait, **more)
         finally:
-            self.delete_file(name)  # a started inference has its rows already
+            with contextlib.suppress(HeError):  # a started inference has its rows already; what went wrong before matters more
+                self.delete_file(name)
 
     def post(self, path: str, **values: Any) -> dict[str, Any]:
         """The data that any path answers with."""

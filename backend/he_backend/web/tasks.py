@@ -159,7 +159,8 @@ class Tasks:
             end = (records.FAILED if running.why == _SHUTDOWN else records.STOPPED, {}, running.why)
         else:
             assert problem is not None
-            end = (records.FAILED, {}, failure_of(problem).message)
+            failure = failure_of(problem)
+            end = (records.FAILED, {"error": failure.kind}, failure.message)
         try:
             self._records.end(running.inference_id, *end)
         finally:
