@@ -19,7 +19,7 @@ from he_backend.ckks.ring import Ring, core, cpu_level, refusal
 from he_backend.errors import CapacityError, ParameterError
 
 # Bytes of masks and errors that one step of the work keeps in the cache.
-_TILE_BYTES = 1 << 20
+_TILE_BYTES = 1 << 21
 _GROUP = 16  # elements that the core works on together
 _MAX_SCALED = float(1 << 61)
 
