@@ -61,7 +61,8 @@ def test_mnist_8_reproduces_its_reference_outputs(engine, preset, packing):
 
     error = float(np.abs(result.output - due).max())
     print(
-        f"mnist_8 {engine} {preset} {packing}: largest error {error:.2e} of scores up to {np.abs(due).max():.0f}, {result.report.rounds} rounds"
+        f"mnist_8 {engine} {preset} {packing}: largest error {error:.2e} of scores up to {np.abs(due).max():.0f}, "
+        f"{result.report.rounds} rounds"
     )
     assert error <= 2.0**-result.report.expected_bits * np.abs(due).max()
     assert np.array_equal(result.output.argmax(axis=1), due.argmax(axis=1))

@@ -43,6 +43,4 @@ def test_random_networks_agree_with_onnx_runtime(engine, packing, examples):
     used: set[str] = set()
     agrees()
     assert packing == "auto" or packing in used
-    print(
-        f"\n{engine} {packing}: {len(ratios)} networks; bits reached beyond the promise: least {min(ratios):.1f}, median {np.median(ratios):.1f}"
-    )
+    print(f"\n{engine} {packing}: {len(ratios)} networks; bits beyond the promise: least {min(ratios):.1f}, median {np.median(ratios):.1f}")

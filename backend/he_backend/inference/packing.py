@@ -67,7 +67,9 @@ class ProductPacker:
         out[self._places // self._degree, :, self._places % self._degree] = flat[:, self._elements].T
         return out.reshape(self._in_count, -1)
 
-    def unpack(self, packed: np.ndarray, shapes: Sequence[tuple[int, ...]], scales: Sequence[float]) -> list[np.ndarray]:
-        """The tensors float32 [rows, *shape] in packed [out_count, rows * width], each divided by its scale."""
+    def unpack(
+        self, packed: np.ndarray, shapes: Sequence[tuple[int, ...]], scales: Sequence[Sequence[tuple[int, float]]]
+    ) -> list[np.ndarray]:
+        """The tensors float32 [rows, *shape] in packed [out_count, rows * width], each element divided by its scale (runs of equal ones)."""
         blocks = packed.reshape(len(packed), -1, self._width)
         return unpack_batch(blocks[self._answers // self._degree, :, self._answers % self._degree], shapes, scales)
