@@ -70,6 +70,6 @@ class ProductPacker:
     def unpack(
         self, packed: np.ndarray, shapes: Sequence[tuple[int, ...]], scales: Sequence[Sequence[tuple[int, float]]]
     ) -> list[np.ndarray]:
-        """The tensors float32 [rows, *shape] in packed [out_count, rows * width], each element divided by its scale (runs of equal ones)."""
+        """The tensors float32 [rows, *shape] in packed [out_count, rows * width], each element divided by its scale (runs of equals)."""
         blocks = packed.reshape(len(packed), -1, self._width)
         return unpack_batch(blocks[self._answers // self._degree, :, self._answers % self._degree], shapes, scales)
