@@ -36,7 +36,7 @@ def encrypt_and_decrypt(engine: str, preset: str, elements: int, threads: int, r
             pass
 
     def down() -> None:
-        key.decrypt(serial.from_pieces(header, [data]), scale, rows)
+        key.decrypt(read_tensor(header, [data]), scale, rows)
 
     return {
         "engine": engine,
