@@ -1,4 +1,4 @@
-"""Secret keys, encryption and decryption: the only module that handles a secret key.
+"""Secret keys, encryption and decryption: with column_secret.py, its native half, the only module that handles a secret key.
 
 A SecretKey serves one encryption and the decryption of what the server makes of it. Keys live in this process's memory, are never
 written anywhere, and have no representation that shows them.
