@@ -5,6 +5,7 @@
 
 #include "linear.h"
 #include "pack.h"
+#include "product.h"
 #include "ring.h"
 #include "sampling.h"
 
@@ -267,6 +268,43 @@ void apply_py(const Linear& linear, Array<u64> in, bool in_packed, Array<u64> ou
     p ? linear.switched(all, width, p, threads) : linear.exact(all, width, threads);
 }
 
+std::shared_ptr<Product> product_py(std::shared_ptr<Ring> ring, std::size_t limbs, std::size_t in_count, std::size_t out_count, Array<i32> out,
+                                    Array<i32> in, Array<i64> starts, Array<i32> index, Array<i32> weights, int threads) {
+    const std::size_t pairs = static_cast<std::size_t>(out.size()), terms = static_cast<std::size_t>(index.size());
+    require(static_cast<std::size_t>(in.size()) == pairs && static_cast<std::size_t>(starts.size()) == pairs + 1, "pairs need an input and a start");
+    require(static_cast<std::size_t>(weights.size()) == terms, "a weight for each index is needed");
+    const i64* start = starts.data();
+    require(start[0] == 0 && start[pairs] == static_cast<i64>(terms) && std::is_sorted(start, start + pairs + 1), "starts must rise to the end");
+    const PairsView view = {pairs, out.data(), in.data(), start, index.data(), weights.data()};
+    py::gil_scoped_release release;
+    return std::make_shared<Product>(ring, limbs, in_count, out_count, view, threads);
+}
+
+// Products of packed coefficients [columns] of width N, or of one column of values [in_count, limbs, N], to packed words modulo p.
+void products_py(const Product& product, Array<u64> in, bool transformed, Array<u64> out, std::size_t columns, std::size_t width, u64 p,
+                 int threads) {
+    const std::size_t n = product.ring().n(), values = product.in_count() * product.limbs() * n;
+    require(columns >= 1 && (columns == 1 || !transformed) && width >= 1 && width <= n, "width must be from 1 to N");
+    require(p >= 2 && !(p >> 31), "an answer modulus has 2 to 31 bits");
+    const std::vector<u64> moduli = moduli_of(product.ring(), product.limbs()), answers = {p};
+    require(static_cast<std::size_t>(in.size()) == (transformed ? values : words_of(true, columns, product.in_count(), n, moduli)),
+            "the input has another size");
+    require(static_cast<std::size_t>(out.size()) == words_of(true, columns, product.out_count(), width, answers), "the output has another size");
+    const auto sources = rows_of<const u64>(in.data(), true, columns, product.in_count(), n, moduli);
+    const auto sinks = rows_of<u64>(writable(out), true, columns, product.out_count(), width, answers);
+    py::gil_scoped_release release;
+    if (transformed) return product.switched(in.data(), sinks[0], width, p, threads);
+    // Columns side by side, each on one thread; a single column on all of them.
+    parallel_ranges(columns, 1, threads, [&](std::size_t first, std::size_t last) {
+        const Buffer<u64> scratch(values);
+        const int inner = columns == 1 ? threads : 1;
+        for (std::size_t column = first; column < last; ++column) {
+            product.transformed(sources[column], scratch.data(), inner);
+            product.switched(scratch.data(), sinks[column], width, p, inner);
+        }
+    });
+}
+
 // rows of values [rows, n] <-> words [rows, ceil(n * bits / 64)], a little-endian bit stream each.
 void pack_py(Array<u64> values, int bits, Array<u64> words, const std::string& level, int threads, bool forward) {
     require(values.ndim() == 2 && words.ndim() == 2 && extent(values, 0) == extent(words, 0), "values and words must be rows");
@@ -320,6 +358,12 @@ PYBIND11_MODULE(_native, m) {
         .def_property_readonly("stages", &Linear::stages)
         .def("apply", &apply_py, py::arg("input").noconvert(), py::arg("input_packed"), py::arg("output").noconvert(),
              py::arg("output_packed"), py::arg("columns"), py::arg("width"), py::arg("modulus"), py::arg("threads"));
+    py::class_<Product, std::shared_ptr<Product>>(m, "Product")
+        .def(py::init(&product_py), py::arg("ring"), py::arg("limbs"), py::arg("in_count"), py::arg("out_count"), py::arg("out").noconvert(),
+             py::arg("in").noconvert(), py::arg("starts").noconvert(), py::arg("index").noconvert(), py::arg("weights").noconvert(),
+             py::arg("threads"))
+        .def("apply", &products_py, py::arg("input").noconvert(), py::arg("transformed"), py::arg("output").noconvert(), py::arg("columns"),
+             py::arg("width"), py::arg("modulus"), py::arg("threads"));
     m.def(
         "pack", [](Array<u64> values, int bits, Array<u64> words, const std::string& cpu, int threads) { pack_py(values, bits, words, cpu, threads, true); },
         py::arg("values").noconvert(), py::arg("bits"), py::arg("words").noconvert(), py::arg("cpu"), py::arg("threads"));

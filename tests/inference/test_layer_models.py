@@ -15,14 +15,14 @@ LEAST_MATCHES = 60
 HERE = [name for name in ENGINES if name in available()]
 
 
-def outcome(case, engine, preset):
+def outcome(case, engine, preset, packing):
     """'match', 'refused: …' or 'WRONG: …' of one case."""
     try:
         program = he.convert(case.model)
     except ModelError as refusal:
         assert refusal.problems, f"{case.name} was refused without naming nodes: {refusal}"
         return f"refused: {refusal.problems[0].op}: {refusal.problems[0].reason}"
-    result = he.infer(program, rows_of(program, case), engine=engine, preset=preset)
+    result = he.infer(program, rows_of(program, case), engine=engine, preset=preset, packing=packing)
     for spec, due in zip(program.outputs, case.outputs):
         got = result.outputs[spec.name] if program.row_wise else result.outputs[spec.name][0]
         allowed = 2.0**-result.report.expected_bits * max(1.0, float(np.abs(due).max(initial=0.0))) + 1e-5
@@ -32,12 +32,12 @@ def outcome(case, engine, preset):
     return "match"
 
 
-@pytest.mark.parametrize("engine", HERE)
-def test_layer_models_match_or_are_refused(engine):
-    tally = {case.name: outcome(case, engine, "N11_L1") for case in layer_cases()}
+@pytest.mark.parametrize("engine, packing", [(e, p) for e in HERE for p in (("batch",) if e == "seal" else ("batch", "product"))])
+def test_layer_models_match_or_are_refused(engine, packing):
+    tally = {case.name: outcome(case, engine, "N11_L1", packing) for case in layer_cases()}
 
     matches = [name for name, result in tally.items() if result == "match"]
-    print(f"\n{engine}: {len(matches)} of {len(tally)} layer models match")
+    print(f"\n{engine} {packing}: {len(matches)} of {len(tally)} layer models match")
     for name, result in tally.items():
         if result != "match":
             print(f"  {name}: {result}")
@@ -46,14 +46,23 @@ def test_layer_models_match_or_are_refused(engine):
 
 
 # SEAL's million single multiplications of this network take half a minute under N11_L1, minutes under the others.
-@pytest.mark.parametrize("engine, preset", [(e, p) for e in HERE for p in ("N11_L1", "N12_L4", "N13_L8") if e != "seal" or p == "N11_L1"])
-def test_mnist_8_reproduces_its_reference_outputs(engine, preset):
+@pytest.mark.parametrize(
+    "engine, preset, packing",
+    [("seal", "N11_L1", "batch")]
+    + [(e, p, packing) for e in HERE if e != "seal" for p in ("N11_L1", "N12_L4", "N13_L8") for packing in ("batch", "product")],
+)
+def test_mnist_8_reproduces_its_reference_outputs(engine, preset, packing):
+    if engine not in HERE:
+        pytest.skip(f"engine {engine} is not installed")
     cases = mnist_8_cases()
     rows, due = (np.concatenate([getattr(case, side)[0] for case in cases]) for side in ("inputs", "outputs"))
 
-    result = he.infer(he.convert(cases[0].model), rows, engine=engine, preset=preset)
+    result = he.infer(he.convert(cases[0].model), rows, engine=engine, preset=preset, packing=packing)
 
     error = float(np.abs(result.output - due).max())
-    print(f"mnist_8 {engine} {preset}: largest error {error:.2e} of scores up to {np.abs(due).max():.0f}, {result.report.rounds} rounds")
+    print(
+        f"mnist_8 {engine} {preset} {packing}: largest error {error:.2e} of scores up to {np.abs(due).max():.0f}, "
+        f"{result.report.rounds} rounds"
+    )
     assert error <= 2.0**-result.report.expected_bits * np.abs(due).max()
     assert np.array_equal(result.output.argmax(axis=1), due.argmax(axis=1))

@@ -10,7 +10,7 @@ import pytest
 import he_backend as he
 from he_backend.ckks.engines import available
 from he_backend.ckks.params import load_params
-from he_backend.errors import CapacityError, HeError, ParameterError, ProtocolError
+from he_backend.errors import CapacityError, EngineError, HeError, ParameterError, ProtocolError
 from he_backend.graph.affine import AffineMap, Block
 from he_backend.inference import describe
 from he_backend.inference import plan as plan_module
@@ -19,16 +19,20 @@ from he_backend.inference.wire import plan_digest, plan_from_bytes, plan_to_byte
 from tests.parties import client_of, digits, service_of
 
 
-def plan_of(preset="N11_L1", engine="clear", bits=12, model_type="MLP"):
+def plan_of(preset="N11_L1", engine="clear", bits=12, model_type="MLP", packing="auto", rows=1):
     params = load_params(preset)
-    spec = PlanSpec("id", engine, params.literal(), "auto", bits, 1, params.name)
+    spec = PlanSpec("id", engine, params.literal(), packing, bits, rows, params.name)
     return make_plan(digits(1, model_type)[0], "id", "name", spec)
 
 
-def test_the_client_plan_has_no_weights():
-    plan = plan_of()
+@pytest.mark.parametrize("packing", ["batch", "product"])
+def test_the_client_plan_has_no_weights(packing):
+    plan = plan_of(packing=packing)
     data = plan_to_bytes(plan.client)
-    weights = sum(block.weights.size for linear in plan.maps for block in linear.blocks)
+    if packing == "batch":
+        weights = sum(block.weights.size for linear in plan.maps for block in linear.blocks)
+    else:
+        weights = sum(product.weights.size for product in plan.maps)
     assert weights > 2000
     assert len(data) < 8192  # shapes, norms and steps only; 2000 weights would not fit
     for step in plan.client.steps:
@@ -90,8 +94,44 @@ def test_a_modulus_without_room_is_refused_by_round(monkeypatch):
         make_plan(program, "id", "name", PlanSpec("id", "seal", tiny, preset_name="tiny"))
 
 
-def forge(change):
-    raw = json.loads(plan_to_bytes(plan_of().client))
+def test_one_row_takes_products_and_thousands_go_in_batches():
+    packings = {rows: {this.packing for this in plan_of(engine="clear", rows=rows).client.rounds} for rows in (1, 4096)}
+    assert packings == {1: {"product"}, 4096: {"batch"}}
+    assert {this.packing for this in plan_of(engine="clear", packing="batch").client.rounds} == {"batch"}
+    assert {this.packing for this in plan_of(engine="clear", packing="product", rows=4096).client.rounds} == {"product"}
+
+
+def test_an_engine_of_slots_has_no_products():
+    with pytest.raises(EngineError, match="packing 'product' needs engine native or clear"):
+        plan_of(engine="seal", packing="product")
+    assert {this.packing for this in plan_of(engine="seal").client.rounds} == {"batch"}
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_bytes_of_products_are_those_that_travel(rows):
+    program, images, _ = digits(rows, "CNN")
+    client, _ = client_of(service_of(program), engine="native", preset="N11_L1", packing="product")
+    task = client.prepare("latest", rows)
+    figures = describe.plan_figures(task.plan, rows)
+
+    report = client.infer(task, images).report
+
+    assert report.packing == ("product",)
+    assert abs(report.bytes_up / figures["bytes_up"] - 1) < 0.05
+    assert abs(report.bytes_down / figures["bytes_down"] - 1) < 0.05
+    assert "product" in describe.plan_table(task.plan, rows)
+
+
+def test_memory_bounds_the_rows_of_a_chunk():
+    client = plan_of(packing="product").client
+    column = max(client.in_count(i) + client.out_count(i) for i in range(len(client.rounds))) * 2048 * 32
+    assert client.chunk_rows(3 * column) == 3
+    with pytest.raises(CapacityError, match="allow more"):
+        client.chunk_rows(column - 1)
+
+
+def forge(change, packing="batch"):
+    raw = json.loads(plan_to_bytes(plan_of(packing=packing).client))
     change(raw)
     return json.dumps(raw).encode()
 
@@ -121,6 +161,48 @@ def forge(change):
 def test_forged_plans_are_refused(change):
     with pytest.raises(ProtocolError, match="same version"):
         plan_from_bytes(forge(change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda this: this.update(layout=None),
+        lambda this: this.update(packing="batch"),
+        lambda this: this.update(packing="grid"),
+        lambda this: this["layout"].update(in_count=this["layout"]["in_count"] + 1),
+        lambda this: this["layout"].update(in_count=True),
+        lambda this: this["layout"].update(out_count=0),
+        lambda this: this["layout"].update(width=2049),
+        lambda this: this["layout"].update(width=1),
+        lambda this: this["layout"].update(error_norm=-1),
+        lambda this: this["layout"].pop("targets"),
+        lambda this: this["layout"].update(targets=[]),
+        lambda this: this["layout"].update(targets=this["layout"]["targets"] * 2),
+        lambda this: this["layout"].update(sources=this["layout"]["sources"] * 2),
+        lambda this: this["layout"].update(sources=this["layout"]["sources"] * 2000),
+        lambda this: this["layout"]["sources"][0].update(first=-1),
+        lambda this: this["layout"]["sources"][0].update(first=10**6),
+        lambda this: this["layout"]["sources"][0].update(place=10**6),
+        lambda this: this["layout"]["sources"][0].update(place=1 << 80),
+        lambda this: this["layout"]["sources"][0].update(place=-1),
+        lambda this: this["layout"]["sources"][0].update(place=0.5),
+        lambda this: this["layout"]["sources"][0].update(sizes=[1 << 30]),
+        lambda this: this["layout"]["sources"][0].update(sizes=[0]),
+        lambda this: this["layout"]["sources"][0].update(sizes=[1 << 20] * 5, steps=[1] * 5, strides=[1] * 5),
+        lambda this: this["layout"]["sources"][0].update(steps=[]),
+        lambda this: this["layout"]["targets"][0].update(place=2000),
+    ],
+)
+def test_forged_layouts_are_refused(change):
+    with pytest.raises(ProtocolError, match="same version"):
+        plan_from_bytes(forge(lambda raw: change(raw["rounds"][0]), "product"))
+
+
+def test_layouts_survive_the_wire():
+    client = plan_of(packing="product", model_type="CNN").client
+    assert plan_from_bytes(plan_to_bytes(client)) == client
+    with pytest.raises(ProtocolError, match="same version"):
+        plan_from_bytes(forge(lambda raw: raw.update(engine="seal"), "product"))
 
 
 def test_forged_parameters_and_steps_are_refused():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from he_backend.ckks import secret, serial
+from he_backend.ckks.engines import available
 from he_backend.ckks.params import load_params
 from he_backend.errors import EngineError, NotFoundError, ParameterError, ProtocolError, SecurityError
 from he_backend.protocol import messages, session
@@ -34,11 +35,12 @@ def request(**changes):
 
 def test_the_same_round_twice_gives_the_same_bytes(program):
     service = service_of(program)
-    reply, data = ask(service, request())
+    batch = request(packing="batch")
+    reply, data = ask(service, batch)
     count = len(json.loads(data)["rounds"]) and sum(json.loads(data)["shapes"][json.loads(data)["rounds"][0]["inputs"][0]])
     key = secret.generate("clear", load_params("N11_L1"))
     tensor = key.encrypt(np.ones((count + 1, 3)), 2.0**10, 1)
-    head = messages.RoundRequest(reply.model_id, reply.plan_digest, request(), 0, 0, serial.header_of(tensor).to_bytes())
+    head = messages.RoundRequest(reply.model_id, reply.plan_digest, batch, 0, 0, serial.header_of(tensor).to_bytes())
 
     answers = [ask(service, head, serial.to_pieces(tensor)) for _ in range(2)]
     fresh = ask(service_of(program), head, serial.to_pieces(tensor))  # a replica that has seen nothing
@@ -97,3 +99,26 @@ def test_an_internal_error_tells_nothing(program):
     with pytest.raises(EngineError) as caught:
         ask(CipherService(Broken(), allow_clear=True), request())
     assert "secret detail" not in str(caught.value)
+
+
+@pytest.mark.parametrize("engine", [name for name in ("clear", "native") if name in available()])
+def test_products_are_computed_on_whole_polynomials_only(program, engine):
+    service = service_of(program)
+    wanted = request(packing="product", engine=engine)
+    reply, data = ask(service, wanted)
+    count = json.loads(data)["rounds"][0]["layout"]["in_count"]
+    for width, refused in ((2048, False), (100, True)):
+        tensor = secret.generate(engine, load_params("N11_L1")).encrypt(np.ones((count, width)), 2.0**10, 1)
+        head = messages.RoundRequest(reply.model_id, reply.plan_digest, wanted, 0, 0, serial.header_of(tensor).to_bytes())
+        if refused:
+            with pytest.raises(ProtocolError, match="whole polynomials"):
+                ask(service, head, serial.to_pieces(tensor))
+        else:
+            answers = [ask(service, head, serial.to_pieces(tensor))[1] for _ in range(2)]
+            assert answers[0] == answers[1]
+
+
+def test_plans_are_made_for_classes_of_rows(program):
+    service = service_of(program)
+    digests = [ask(service, request(rows=rows))[0].plan_digest for rows in (1, 5, 8, 5000)]
+    assert digests[1] == digests[2] and digests[0] != digests[3]

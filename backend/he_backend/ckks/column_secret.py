@@ -132,10 +132,20 @@ class ColumnSecrets:
         return values
 
     def decrypt_words(
-        self, body: np.ndarray, mask: np.ndarray, scale: Scale, out: np.ndarray, limbs: int = 1, threads: int = 1
+        self,
+        body: np.ndarray,
+        mask: np.ndarray,
+        scale: Scale,
+        out: np.ndarray,
+        limbs: int = 1,
+        threads: int = 1,
+        width: int = 0,
     ) -> np.ndarray:
-        """The same from packed words of bodies and of masks (one column of width N) into out, float32 or float64 [count, rows]."""
-        self._decrypt(body, mask, True, scale, out, limbs, threads)
+        """The same from packed words of bodies and of masks (one column of width N) into out, float32 or float64 [count, rows].
+
+        `width`: coefficients that a body has, where that is not as many as the rows tell; the columns must then be full.
+        """
+        self._decrypt(body, mask, True, scale, out, limbs, threads, width)
         return out
 
     def _encrypt(
@@ -175,9 +185,13 @@ class ColumnSecrets:
         if not fits:
             raise CapacityError("a scaled value is not finite or does not fit half the modulus: take a smaller scale")
 
-    def _decrypt(self, body: np.ndarray, mask: np.ndarray, packed: bool, scale: Scale, out: np.ndarray, limbs: int, threads: int) -> None:
+    def _decrypt(
+        self, body: np.ndarray, mask: np.ndarray, packed: bool, scale: Scale, out: np.ndarray, limbs: int, threads: int, width: int = 0
+    ) -> None:
         count, rows = out.shape
-        width = self._check(rows, limbs)
+        if width and rows != width * self.columns:
+            raise ParameterError(f"{rows} values are not {self.columns} columns of {width}")
+        width = width or self._check(rows, limbs)
         scales = np.asarray(scale, dtype=np.float64)
         if scales.ndim and scales.shape != (count,):
             raise ParameterError(f"scales of shape {scales.shape} for {count} elements")

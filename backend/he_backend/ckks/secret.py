@@ -108,7 +108,8 @@ class NativeKey:
         ring = Ring(tensor.ring_degree, tensor.moduli) if switched else self._ring
         out = np.empty((rows, tensor.count)).T
         secrets = self._column_secrets(tensor.columns, ring)
-        return secrets.decrypt_words(tensor.body, tensor.mask, scale, out, len(tensor.moduli), self._threads)
+        width = tensor.width if rows == tensor.columns * tensor.width else 0
+        return secrets.decrypt_words(tensor.body, tensor.mask, scale, out, len(tensor.moduli), self._threads, width)
 
     def _column_secrets(self, columns: int, ring: Ring) -> ColumnSecrets:
         """The secrets of that many columns under a ring's primes."""

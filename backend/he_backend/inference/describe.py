@@ -20,6 +20,8 @@ class RoundCost:
     packing: str
     in_elements: int
     out_elements: int
+    in_polynomials: int  # of a column, which is one row under product packing
+    out_polynomials: int
     modulus_bits: int
     weight_bits: int
     expected_bits: float
@@ -55,7 +57,7 @@ def plan_figures(plan: ClientPlan, rows: int) -> dict[str, Any]:
 def plan_table(plan: ClientPlan, rows: int) -> str:
     """The plan as a table for people."""
     costs = round_costs(plan, rows)
-    head = ("round", "sends", "values", "gets", "values", "packing", "modulus", "weights", "bits", "up", "down")
+    head = ("round", "sends", "values", "gets", "values", "packing", "polynomials", "modulus", "weights", "bits", "up", "down")
     lines = [
         (
             str(cost.index),
@@ -64,6 +66,7 @@ def plan_table(plan: ClientPlan, rows: int) -> str:
             _short(cost.outputs),
             str(cost.out_elements),
             cost.packing,
+            f"{cost.in_polynomials} / {cost.out_polynomials}",
             f"{cost.modulus_bits} bits",
             f"{cost.weight_bits} bits",
             f"{cost.expected_bits:.1f}",
@@ -108,13 +111,13 @@ def _chunks(plan: ClientPlan, rows: int) -> int:
 def _round_cost(plan: ClientPlan, index: int, rows: int) -> RoundCost:
     this, degree = plan.rounds[index], plan.params.ring_degree
 
-    def payload(moduli: tuple[int, ...], count: int, mask: str) -> int:
+    def payload(moduli: tuple[int, ...], count: int, mask: str, product_width: int) -> int:
         kind = "none" if plan.engine == "clear" else mask
         total = 0
         for start in range(0, rows, plan.chunk_rows()):
             part = min(plan.chunk_rows(), rows - start)
-            columns = math.ceil(part / plan.traits.column_rows)
-            width = degree if plan.engine == "seal" or columns > 1 else part
+            columns = math.ceil(part / plan.column_rows(index))
+            width = product_width if this.layout else degree if plan.engine == "seal" or columns > 1 else part
             total += TensorHeader(plan.engine, degree, moduli, False, columns, count, width, kind).payload_bytes
         return total
 
@@ -123,14 +126,16 @@ def _round_cost(plan: ClientPlan, index: int, rows: int) -> RoundCost:
         this.inputs,
         this.outputs,
         this.packing,
+        plan.in_elements(index),
+        plan.out_elements(index),
         plan.in_count(index),
         plan.out_count(index),
         plan.modulus(index).bit_length(),
         this.weight_bits,
         this.expected_bits,
         this.multiplications * rows,
-        payload(plan.sent_moduli(index), plan.in_count(index), "seed"),
-        payload(plan.answer_moduli(index), plan.out_count(index), "array"),
+        payload(plan.sent_moduli(index), plan.in_count(index), "seed", degree),
+        payload(plan.answer_moduli(index), plan.out_count(index), "array", this.layout.width if this.layout else 0),
     )
 
 

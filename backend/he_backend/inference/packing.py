@@ -1,4 +1,8 @@
-"""Batch packing: a polynomial holds one tensor element of many rows, so a ciphertext tensor is the transpose of the rows."""
+"""Packing: where the values of a round's rows lie in polynomials.
+
+Batch: a polynomial holds one tensor element of many rows, so a ciphertext tensor is the transpose of the rows. Product: a column holds one
+row, its elements where the round's layout says.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from typing import Sequence
 import numpy as np
 
 from he_backend.errors import InputError
+from he_backend.inference.boxes import Box, expand
 
 
 def pack_batch(values: Sequence[np.ndarray], constant: float) -> np.ndarray:
@@ -41,3 +46,30 @@ def unpack_batch(packed: np.ndarray, shapes: Sequence[tuple[int, ...]], scales: 
     if start != len(packed):
         raise InputError(f"{len(packed)} elements came back where the plan has {start}")
     return out
+
+
+class ProductPacker:
+    """Puts rows into the coefficients of polynomials of one degree, and takes answers out of them."""
+
+    def __init__(self, degree: int, in_count: int, width: int, sources: Sequence[Box], targets: Sequence[Box]) -> None:
+        self._degree, self._in_count, self._width = degree, in_count, width
+        elements, places = expand(sources)
+        order = np.argsort(places)
+        self._elements, self._places = elements[order], places[order]
+        elements, places = expand(targets)
+        self._answers = places[np.argsort(elements)]
+
+    def pack(self, values: Sequence[np.ndarray], constant: float) -> np.ndarray:
+        """float64 [in_count, rows * N]: row r of the tensors [rows, ...], and the constant, in r * N to (r + 1) * N; zeros elsewhere."""
+        flat = pack_batch(values, constant).T  # [rows, elements]
+        rows = len(flat)
+        out = np.zeros((self._in_count, rows, self._degree))
+        out[self._places // self._degree, :, self._places % self._degree] = flat[:, self._elements].T
+        return out.reshape(self._in_count, -1)
+
+    def unpack(
+        self, packed: np.ndarray, shapes: Sequence[tuple[int, ...]], scales: Sequence[Sequence[tuple[int, float]]]
+    ) -> list[np.ndarray]:
+        """The tensors float32 [rows, *shape] in packed [out_count, rows * width], each element divided by its scale (runs of equals)."""
+        blocks = packed.reshape(len(packed), -1, self._width)
+        return unpack_batch(blocks[self._answers // self._degree, :, self._answers % self._degree], shapes, scales)

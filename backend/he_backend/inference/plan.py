@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Mapping, NamedTuple, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -16,13 +16,17 @@ from he_backend.ckks.engines import Traits, answer_modulus, tensor_moduli, trait
 from he_backend.ckks.exact_linear import MAX_ANSWER_BITS
 from he_backend.ckks.linear import MAX_WEIGHT_BITS, LinearMap
 from he_backend.ckks.params import Params, check_params
-from he_backend.errors import CapacityError, ParameterError
+from he_backend.ckks.product import ProductMap
+from he_backend.errors import CapacityError, EngineError, ParameterError
 from he_backend.graph.affine import AffineMap, lower
 from he_backend.graph.model import ValueSpec
 from he_backend.graph.program import Program, Segment, Step
+from he_backend.inference.choice import BATCH, PRODUCT_ENGINES, Packing, choose_packing
+from he_backend.inference.product import ProductLayout, lay_out
 from he_backend.inference.quantise import LARGEST_SCALED, Noise, Statistics, best_width, quantise, relative_error, statistics
+from he_backend.inference.structure import Structure, find_structure
 
-PACKINGS = ("batch",)
+PACKINGS = ("batch", "product")
 MIN_BITS, MAX_BITS, DEFAULT_BITS = 4, 24, 12
 DEFAULT_MEMORY_BYTES = 1 << 29  # for the ciphertexts of a round, both parties together
 # The promise leaves 2 bits for the largest of many errors over the typical one, and more where a client step makes errors larger: one
@@ -46,6 +50,7 @@ AUTO_LADDER = tuple((2048, size) for size in range(28, 55)) + tuple((4096, size)
 
 # Scales of a value's elements in order, as (how many, scale): a convolution has one for each channel.
 ScaleRuns = Tuple[Tuple[int, float], ...]
+RoundMap = Union[LinearMap, ProductMap]
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ class RoundPlan:
     answer_bits: int  # size of the modulus that the answer is switched to; 0 when it stays modulo the round's primes
     expected_bits: float
     multiplications: int  # scalar multiplications per row
+    layout: ProductLayout | None = None  # of product packing
 
 
 @dataclass(frozen=True)
@@ -102,11 +108,25 @@ class ClientPlan:
 
     def in_count(self, index: int) -> int:
         """Polynomials a column of round `index` sends."""
+        layout = self.rounds[index].layout
+        return layout.in_count if layout else self.in_elements(index)
+
+    def in_elements(self, index: int) -> int:
+        """Values of a row that round `index` sends, the constant among them."""
         this = self.rounds[index]
         return sum(self.size(name) for name in this.inputs) + (1 if this.constant else 0)
 
     def out_count(self, index: int) -> int:
         """Polynomials a column of round `index` receives."""
+        layout = self.rounds[index].layout
+        return layout.out_count if layout else self.out_elements(index)
+
+    def column_rows(self, index: int) -> int:
+        """Rows that a column of round `index` holds."""
+        return 1 if self.rounds[index].layout else self.traits.column_rows
+
+    def out_elements(self, index: int) -> int:
+        """Values of a row that round `index` receives."""
         return sum(self.size(name) for name in self.rounds[index].outputs)
 
     def modulus(self, index: int) -> int:
@@ -127,20 +147,21 @@ class ClientPlan:
         return math.prod(self.answer_moduli(index)) / self.modulus(index)
 
     def chunk_rows(self, memory_bytes: int = DEFAULT_MEMORY_BYTES) -> int:
-        """Rows that go through the rounds together: whole columns, as many as the largest round may hold in memory_bytes.
+        """Rows that go through the rounds together: whole columns, as many as each round may hold in memory_bytes.
 
         Raises CapacityError when one column is too many already.
         """
         kind = self.traits
         counts = [self.in_count(i) + self.out_count(i) for i in range(len(self.rounds))]
-        column_bytes = max(counts, default=1) * kind.column_rows * _VALUE_BYTES
-        if column_bytes > memory_bytes and memory_bytes != DEFAULT_MEMORY_BYTES:
+        sizes = [count * kind.column_rows * _VALUE_BYTES for count in counts]
+        if max(sizes, default=0) > memory_bytes and memory_bytes != DEFAULT_MEMORY_BYTES:
             raise CapacityError(
-                f"memory: {memory_bytes} bytes were allowed, round {counts.index(max(counts))} needs {column_bytes} at least; "
+                f"memory: {memory_bytes} bytes were allowed, round {sizes.index(max(sizes))} needs {max(sizes)} at least; "
                 "allow more, or take a preset with a smaller ring"
             )
-        columns = min(kind.most_columns, memory_bytes // column_bytes, _MOST_CHUNK_ROWS // kind.column_rows)
-        return kind.column_rows * max(1, columns)
+        fit = [max(1, min(kind.most_columns, memory_bytes // size)) * self.column_rows(i) for i, size in enumerate(sizes)]
+        rows = min([*fit, max(_MOST_CHUNK_ROWS, kind.column_rows), kind.most_columns * kind.column_rows])
+        return rows if any(this.layout for this in self.rounds) else rows // kind.column_rows * kind.column_rows
 
     @property
     def traits(self) -> Traits:
@@ -153,7 +174,7 @@ class ServerPlan:
     """The client's plan and the integer maps, which stay with the model owner."""
 
     client: ClientPlan
-    maps: tuple[LinearMap, ...]
+    maps: tuple[RoundMap, ...]
 
 
 def make_plan(program: Program, model_id: str, model_name: str, spec: PlanSpec) -> ServerPlan:
@@ -165,19 +186,30 @@ def make_plan(program: Program, model_id: str, model_name: str, spec: PlanSpec) 
         raise ParameterError(f"packing: {spec.packing!r} is not known; allowed: auto, {', '.join(PACKINGS)}")
     if type(spec.bits) is not int or not MIN_BITS <= spec.bits <= MAX_BITS:
         raise ParameterError(f"bits: {spec.bits!r}; allowed: {MIN_BITS} to {MAX_BITS} bits of precision")
+    if spec.packing == "product" and spec.engine not in PRODUCT_ENGINES:
+        raise EngineError(f"packing 'product' needs engine {' or '.join(PRODUCT_ENGINES)}, not {spec.engine!r}; take packing auto or batch")
     affines = [lower(segment, program.shapes) for segment in program.segments]
     stats = [statistics(affine) for affine in affines]
     margin = _step_margin(program)
     due = spec.bits + margin
-    params = _auto_params(stats, spec, due) if spec.preset == "auto" else check_params(spec.preset, spec.preset_name, spec.allow_insecure)
-    choices = _choose(stats, params, spec, due)
+    structures = [_structure(segment, affine, program, spec) for segment, affine in zip(program.segments, affines)]
+    rows = rows_class(spec.rows)
+
+    def packings_at(degree: int) -> list[Packing]:
+        return [choose_packing(*parts, degree, spec.engine, spec.packing, rows) for parts in zip(affines, structures, stats)]
+
+    if spec.preset == "auto":
+        params = _auto_params(stats, packings_at, spec, due)
+    else:
+        params = check_params(spec.preset, spec.preset_name, spec.allow_insecure)
+    packings, choices = _choose_within(stats, packings_at(params.ring_degree), params, spec, due)
     rounds: list[RoundPlan] = []
-    maps: list[LinearMap] = []
+    maps: list[RoundMap] = []
     shapes: dict[str, tuple[int, ...]] = {}
     squares = 0.0
-    for segment, affine, stat, choice in zip(program.segments, affines, stats, choices):
+    for segment, affine, stat, structure, packing, choice in zip(program.segments, affines, stats, structures, packings, choices):
         shapes.update({name: tuple(program.shapes[name]) for name in segment.inputs + segment.outputs})
-        this, linear, error = _plan_round(segment, affine, stat, choice, params, spec, due + _share(len(stats)))
+        this, linear, error = _plan_round(segment, affine, stat, structure, packing, choice, params, spec, due + _share(len(stats)))
         rounds.append(this)
         maps.append(linear)
         squares += error**2
@@ -203,15 +235,29 @@ def _step_margin(program: Program) -> float:
     return (_POWER_MARGIN_BITS if ops & _POWERS else 0.0) + (_DIVISION_MARGIN_BITS if ops & _DIVISIONS else 0.0)
 
 
-def _auto_params(stats: Sequence[Sequence[Statistics]], spec: PlanSpec, due: float) -> Params:
+def rows_class(rows: int) -> int:
+    """The number of rows that packings are chosen for: the next power of two, so that few plans serve all requests."""
+    return 1 << max(0, rows - 1).bit_length()
+
+
+def _structure(segment: Segment, affine: AffineMap, program: Program, spec: PlanSpec) -> Structure | None:
+    if spec.packing == "batch" or spec.engine not in PRODUCT_ENGINES:
+        return None
+    return find_structure(affine, [tuple(program.shapes[name]) for name in segment.inputs])
+
+
+def _auto_params(
+    stats: Sequence[Sequence[Statistics]], packings_at: Callable[[int], Sequence[Packing]], spec: PlanSpec, due: float
+) -> Params:
     """The smallest ring and prime of the ladder whose promise reaches the bits wanted; the most precise of them if none does."""
     best, most = None, -math.inf
+    packings = {degree: packings_at(degree) for degree in sorted({degree for degree, _ in AUTO_LADDER})}
     for single in (True, False):  # weights that the engine computes at once cost half
         for degree, size in AUTO_LADDER:
             literal = {"poly_modulus_degree": degree, "coeff_modulus": [size], "security_level": 128, "complex_packing": True}
             params = check_params(literal, f"auto_N{degree.bit_length() - 1}_{size}")
             kind = traits(spec.engine, params)
-            promise = _total_promise([_choice(stat, params, kind, due, single) for stat in stats])
+            promise = _total_promise([_choice(stat, packing, params, kind, due, single) for stat, packing in zip(stats, packings[degree])])
             if promise > most:
                 best, most = params, promise
             if promise >= due + _SPARE_BITS:
@@ -228,18 +274,33 @@ class _Choice(NamedTuple):
     error: float
 
 
-def _choose(stats: Sequence[Sequence[Statistics]], params: Params, spec: PlanSpec, due: float) -> list[_Choice]:
+def _choose_within(
+    stats: Sequence[Sequence[Statistics]], packings: list[Packing], params: Params, spec: PlanSpec, due: float
+) -> tuple[list[Packing], list[_Choice]]:
+    """Packings and choices. Where the packing is free, products may not cost precision that is wanted."""
+    choices = _choose(stats, packings, params, spec, due)
+    if spec.packing == "auto" and _total_promise(choices) < due:
+        batches = [BATCH] * len(stats)
+        others = _choose(stats, batches, params, spec, due)
+        if _total_promise(others) > _total_promise(choices):
+            return batches, others
+    return packings, choices
+
+
+def _choose(
+    stats: Sequence[Sequence[Statistics]], packings: Sequence[Packing], params: Params, spec: PlanSpec, due: float
+) -> list[_Choice]:
     """The cheapest choices that reach what is due over all rounds; the most precise ones if none do."""
     kind = traits(spec.engine, params)
     goal = due + _share(len(stats)) + _SPARE_BITS
-    ways = [[_choice(stat, params, kind, goal, single) for stat in stats] for single in (True, False)]
+    ways = [[_choice(stat, packing, params, kind, goal, single) for stat, packing in zip(stats, packings)] for single in (True, False)]
     for choices in ways:
         if _total_promise(choices) >= due + _SPARE_BITS:
             return choices
     return max(ways, key=_total_promise)
 
 
-def _choice(stats: Sequence[Statistics], params: Params, kind: Traits, goal: float, single: bool) -> _Choice:
+def _choice(stats: Sequence[Statistics], packing: Packing, params: Params, kind: Traits, goal: float, single: bool) -> _Choice:
     """The fewest primes that reach the goal, or as many as help; `single` keeps weights to what the engine computes at once."""
     most_bits = kind.single_weight_bits if single else MAX_WEIGHT_BITS
     best = _Choice(1, 0, math.inf)
@@ -247,7 +308,7 @@ def _choice(stats: Sequence[Statistics], params: Params, kind: Traits, goal: flo
         modulus = math.prod(params.moduli[:level])
         if modulus.bit_length() > kind.most_modulus_bits:
             break
-        width, error = best_width(stats, modulus, _noise(kind, params, modulus.bit_length()), most_bits)
+        width, error = best_width(stats, modulus, _noise(kind, params, modulus.bit_length(), packing), most_bits)
         if error < best.error:
             best = _Choice(level, width, error)
         if _promise(error**2) >= goal:
@@ -268,22 +329,31 @@ def _plan_round(
     segment: Segment,
     affine: AffineMap,
     stats: Sequence[Statistics],
+    structure: Structure | None,
+    packing: Packing,
     choice: _Choice,
     params: Params,
     spec: PlanSpec,
     due: float,
-) -> tuple[RoundPlan, LinearMap, float]:
+) -> tuple[RoundPlan, RoundMap, float]:
     """One round, its integer map, and the relative error to expect."""
     kind = traits(spec.engine, params)
     level, width, _ = choice
     modulus = math.prod(params.moduli[:level])
-    answer_bits, error = _answer_bits(stats, width, modulus, kind, params, due)
+    answer_bits, error = _answer_bits(stats, packing, width, modulus, kind, params, due)
     map_ = quantise(affine, width)
+    linear: RoundMap = map_.linear
+    layout = None
+    if structure is not None and packing.blocking is not None:
+        laid = lay_out(structure, packing.blocking, map_.linear, sum(map_.in_sizes))
+        if laid is None:
+            return _plan_round(segment, affine, stats, None, BATCH, choice, params, spec, due)
+        layout, linear = laid
     this = RoundPlan(
         segment.index,
         segment.inputs,
         segment.outputs,
-        "batch",
+        packing.name,
         level,
         tuple(_runs(scales) for scales in map_.scales),
         map_.constant,
@@ -292,35 +362,41 @@ def _plan_round(
         answer_bits,
         _promise(error**2),
         map_.linear.multiplications,
+        layout,
     )
     if safe_scale(this, modulus, kind, params.ring_degree, tuple(1.0 for _ in segment.inputs)) < 1.0:
+        if layout is not None and spec.packing == "auto":
+            return _plan_round(segment, affine, stats, None, BATCH, choice, params, spec, due)
         raise CapacityError(
             f"round {segment.index} ({segment.name}): sums of its weights leave no room for values under preset {params.name} "
             f"({modulus.bit_length()} bits); take a preset with a larger modulus"
         )
-    return this, map_.linear, error
+    return this, linear, error
 
 
-def _noise(kind: Traits, params: Params, modulus_bits: int) -> Noise:
+def _noise(kind: Traits, params: Params, modulus_bits: int, packing: Packing) -> Noise:
     """The noise of rounds whose answers are switched to as many bits as can be."""
+    factor = kind.noise_factor * packing.noise_factor
     if not kind.switches:
-        return Noise(kind.noise_factor)
-    return Noise(kind.noise_factor, params.ring_degree, answer_modulus(params.ring_degree, min(MAX_ANSWER_BITS, modulus_bits)))
+        return Noise(factor)
+    return Noise(factor, params.ring_degree, answer_modulus(params.ring_degree, min(MAX_ANSWER_BITS, modulus_bits)))
 
 
-def _answer_bits(stats: Sequence[Statistics], width: int, modulus: int, kind: Traits, params: Params, due: float) -> tuple[int, float]:
+def _answer_bits(
+    stats: Sequence[Statistics], packing: Packing, width: int, modulus: int, kind: Traits, params: Params, due: float
+) -> tuple[int, float]:
     """The smallest answer that keeps the precision wanted, or costs a tenth of a bit of what there is; and the error it leads to."""
 
     def error(noise: Noise) -> float:
         return max((relative_error(stat, width, modulus, noise) for stat in stats), default=0.0)
 
-    largest = _noise(kind, params, modulus.bit_length())
+    largest = _noise(kind, params, modulus.bit_length(), packing)
     if not kind.switches:
         return 0, error(largest)
     top = min(MAX_ANSWER_BITS, modulus.bit_length())
     due = min(due, _promise(error(largest) ** 2) - _SPARE_BITS)
     for size in range(params.ring_degree.bit_length() + _SPARE_ANSWER_BITS, top):
-        found = error(Noise(kind.noise_factor, params.ring_degree, answer_modulus(params.ring_degree, size)))
+        found = error(Noise(largest.factor, params.ring_degree, answer_modulus(params.ring_degree, size)))
         if _promise(found**2) >= due:
             return size, found
     return top, error(largest)
@@ -331,7 +407,8 @@ def safe_scale(this: RoundPlan, modulus: int, kind: Traits, ring_degree: int, la
 
     A row of integer weights w turns scaled inputs m_i with errors e_i into sum(w_i (m_i + e_i)); with |m_i| <= growth * scale * max|x_i|
     that is below modulus / 2 when scale * growth * sum(norm_i * max|x_i|) + norm * max|e| < modulus / 2. Switching the answer to p adds
-    at most half for the body and half for each coefficient of the mask, times modulus / p.
+    at most half for the body and half for each coefficient of the mask, times modulus / p. Under product packing the values that meet in
+    a coefficient are the same, but errors sit in all coefficients: they meet all weights of the answer's polynomial, layout.error_norm.
     """
     switching = (1.0 + ring_degree) / 2.0 * 1.01 * modulus / 2.0 ** (this.answer_bits - 1) if this.answer_bits else 0.0
     bound = math.inf
@@ -339,7 +416,8 @@ def safe_scale(this: RoundPlan, modulus: int, kind: Traits, ring_degree: int, la
         reach = sum(norm * size for norm, size in zip(row, largest))
         if this.constant:
             reach += row[-1] * this.constant
-        room = modulus / 2.0 * (1.0 - 2.0**-40) - 1.0 - sum(row) * kind.most_error - switching
+        errors = max(sum(row), this.layout.error_norm) if this.layout else sum(row)
+        room = modulus / 2.0 * (1.0 - 2.0**-40) - 1.0 - errors * kind.most_error - switching
         if reach > 0.0:
             bound = min(bound, room / (reach * kind.growth))
     peak = max([*largest, this.constant])

@@ -9,6 +9,8 @@ import math
 from dataclasses import asdict
 from typing import Any, TypeVar
 
+import numpy as np
+
 from he_backend.ckks.engines import ENGINES
 from he_backend.ckks.exact_linear import MAX_ANSWER_BITS
 from he_backend.ckks.params import check_params
@@ -16,7 +18,10 @@ from he_backend.errors import HeError, ProtocolError
 from he_backend.graph.model import ValueSpec
 from he_backend.graph.program import Step
 from he_backend.graph.steps import check_step
-from he_backend.inference.plan import ClientPlan, RoundPlan
+from he_backend.inference.boxes import MAX_AXES, Box, expand
+from he_backend.inference.choice import PRODUCT_ENGINES
+from he_backend.inference.plan import PACKINGS, ClientPlan, RoundPlan
+from he_backend.inference.product import MAX_BOXES, ProductLayout
 
 MAX_PLAN_BYTES = 64 << 20
 _MAX_VALUES, _MAX_ROUNDS, _MAX_ELEMENTS = 4096, 4096, 1 << 24
@@ -76,7 +81,9 @@ def _read_plan(raw: dict[str, Any], allow_insecure: bool) -> ClientPlan:
     _require(raw["engine"] in ENGINES)
     shapes = {_text(name): _shape(shape) for name, shape in raw["shapes"].items()}
     _require(len(shapes) <= _MAX_VALUES and len(raw["rounds"]) <= _MAX_ROUNDS and len(raw["steps"]) == len(raw["rounds"]) + 1)
-    rounds = tuple(_read_round(this, index, shapes, len(params.moduli)) for index, this in enumerate(raw["rounds"]))
+    degree = params.ring_degree
+    rounds = tuple(_read_round(this, index, shapes, len(params.moduli), degree) for index, this in enumerate(raw["rounds"]))
+    _require(raw["engine"] in PRODUCT_ENGINES or not any(this.layout for this in rounds))
     steps = tuple(_read_step(step) for step in raw["steps"])
     return ClientPlan(
         _text(raw["model_id"]),
@@ -93,12 +100,13 @@ def _read_plan(raw: dict[str, Any], allow_insecure: bool) -> ClientPlan:
     )
 
 
-def _read_round(raw: dict[str, Any], index: int, shapes: dict[str, tuple[int, ...]], levels: int) -> RoundPlan:
+def _read_round(raw: dict[str, Any], index: int, shapes: dict[str, tuple[int, ...]], levels: int, degree: int) -> RoundPlan:
     inputs, outputs = _names(raw["inputs"], shapes), _names(raw["outputs"], shapes)
     constant = _finite(raw["constant"])
     norms = tuple(tuple(row) for row in raw["norms"])
     width = len(inputs) + (1 if constant else 0)
-    _require(raw["index"] == index and raw["packing"] == "batch" and constant >= 0.0)
+    _require(raw["index"] == index and raw["packing"] in PACKINGS and constant >= 0.0)
+    _require((raw["packing"] == "product") == (raw["layout"] is not None))
     _require(type(raw["level"]) is int and 1 <= raw["level"] <= levels)
     _require(len(norms) == len(outputs) and all(len(row) == width for row in norms))
     _require(all(type(norm) is int and 0 <= norm < 1 << 62 for row in norms for norm in row))
@@ -121,7 +129,39 @@ def _read_round(raw: dict[str, Any], index: int, shapes: dict[str, tuple[int, ..
         raw["answer_bits"],
         _finite(raw["expected_bits"]),
         raw["multiplications"],
+        None
+        if raw["layout"] is None
+        else _read_layout(raw["layout"], _sizes(inputs, shapes) + (1 if constant else 0), _sizes(outputs, shapes), degree),
     )
+
+
+def _sizes(names: tuple[str, ...], shapes: dict[str, tuple[int, ...]]) -> int:
+    return sum(math.prod(shapes[name]) for name in names)
+
+
+def _read_layout(raw: dict[str, Any], in_elements: int, out_elements: int, degree: int) -> ProductLayout:
+    """A layout in which each polynomial sent carries elements, each in a coefficient of its own, and every output comes back once."""
+    in_count, out_count, width, norm = (raw[key] for key in ("in_count", "out_count", "width", "error_norm"))
+    _require(all(type(n) is int for n in (in_count, out_count, width, norm)))
+    _require(1 <= in_count <= _MAX_ELEMENTS and 1 <= out_count <= _MAX_ELEMENTS and 1 <= width <= degree and 0 <= norm < 1 << 62)
+    sources, targets = (tuple(_read_box(box) for box in raw[key]) for key in ("sources", "targets"))
+    _require(len(sources) + len(targets) <= MAX_BOXES)
+    _require(sum(math.prod(box.sizes) for box in (*sources, *targets)) <= _MAX_ELEMENTS)
+    elements, places = expand(sources)
+    _require(len(places) == len(np.unique(places)) and bool((elements >= 0).all()) and bool((elements < in_elements).all()))
+    _require(np.array_equal(np.unique(places // degree), np.arange(in_count)))
+    elements, places = expand(targets)
+    _require(np.array_equal(np.sort(elements), np.arange(out_elements)) and bool((places % degree < width).all()))
+    _require(np.array_equal(np.unique(places // degree), np.arange(out_count)))
+    return ProductLayout(in_count, out_count, width, norm, sources, targets)
+
+
+def _read_box(raw: dict[str, Any]) -> Box:
+    lists = [tuple(raw[key]) for key in ("sizes", "steps", "strides")]
+    whole = (raw["first"], raw["place"], *(n for part in lists for n in part))
+    _require(all(type(n) is int and abs(n) < 1 << 40 for n in whole) and len({len(part) for part in lists}) == 1)
+    _require(len(lists[0]) <= MAX_AXES and all(n >= 1 for n in lists[0]) and math.prod(lists[0]) <= _MAX_ELEMENTS)
+    return Box(whole[0], whole[1], *lists)
 
 
 def _read_step(raw: dict[str, Any]) -> Step:

@@ -18,7 +18,7 @@ from he_backend.ckks import serial
 from he_backend.ckks.engines import ReadyMap, available, check_engine, read_tensor, ready_map, tensor_moduli, traits, usable_cores
 from he_backend.ckks.params import PRESETS, check_params
 from he_backend.errors import EngineError, ProtocolError
-from he_backend.inference.plan import PlanSpec, ServerPlan, make_plan
+from he_backend.inference.plan import PlanSpec, ServerPlan, make_plan, rows_class
 from he_backend.inference.probe import ANSWER_BITS, probe_map
 from he_backend.inference.wire import plan_digest, plan_to_bytes
 from he_backend.protocol import messages
@@ -117,7 +117,8 @@ class CipherService:
             request.options.get("preset_name", "custom"),
             self._allow_insecure,
         )
-        key = json.dumps([spec.model, spec.engine, spec.preset, spec.packing, spec.bits, spec.preset_name], sort_keys=True)
+        what = [spec.model, spec.engine, spec.preset, spec.packing, spec.bits, spec.preset_name, rows_class(spec.rows)]
+        key = json.dumps(what, sort_keys=True)
         with self._lock:
             if key not in self._plans:
                 plan = make_plan(model.program, model.model_id, model.model_name, spec)

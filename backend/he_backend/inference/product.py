@@ -1,0 +1,156 @@
+"""Product packing: a polynomial holds channels times positions of one row, so that one polynomial product yields many outputs.
+
+After Cheetah (Huang, Lu, Hong and Ding, USENIX Security 2022), sections 3 and 4, with X^N = -1 used so that results lie in the first
+coefficients. With S positions and m output channels to a polynomial, channel c at position a is coefficient c m S + a, output channel j at
+place v is coefficient j S + v, and the weight of channel c, output j and shift b is coefficient j S - c m S - b. A product of a weight
+(j', c', b) and an input (c, a) lands on output (j, v) only if (c - c') m + (j' - j) = 0 and a - b = v, since |a - b - v| < S; hence c = c'
+and j = j'. So each result is the sum that it should be, as long as all channels fit: channels * m * S <= N.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from he_backend.ckks.linear import LinearMap
+from he_backend.ckks.product import ProductMap
+from he_backend.inference.boxes import Box, find_boxes
+from he_backend.inference.structure import Structure
+
+MAX_BOXES = 1024
+
+
+@dataclass(frozen=True)
+class ProductLayout:
+    """Where a row's elements lie: of sources, the inputs one after the other and then the constant; of targets, the outputs."""
+
+    in_count: int
+    out_count: int
+    width: int  # coefficients in use of an answer
+    error_norm: int  # largest L1 norm of the weights that meet the errors of a coefficient
+    sources: tuple[Box, ...]
+    targets: tuple[Box, ...]
+
+
+@dataclass(frozen=True)
+class Blocking:
+    """How channels are shared out: `outs` output channels and `ins` input channels to a polynomial."""
+
+    degree: int
+    outs: int
+    ins: int
+    in_count: int
+    out_count: int
+    pairs: int
+
+
+def blockings(structure: Structure, degree: int) -> list[Blocking]:
+    """All that are worth comparing: for each number of answer polynomials the fewest output channels in one. Empty if nothing fits."""
+    most = min(structure.out_channels, degree // structure.positions)
+    sizes = sorted({-(-structure.out_channels // count) for count in range(1, structure.out_channels + 1)})
+    return [_blocking(structure, degree, outs) for outs in sizes if outs <= most]
+
+
+def _blocking(structure: Structure, degree: int, outs: int) -> Blocking:
+    ins = degree // (outs * structure.positions)
+    with_channel = structure.channels + (1 if structure.bias and structure.uniform_bias else 0)
+    alone = 1 if structure.bias and not structure.uniform_bias else 0
+    in_count, out_count = -(-with_channel // ins), -(-structure.out_channels // outs)
+    pairs = in_count * out_count
+    groups = len(structure.column_channel)
+    if groups > 1:
+        per_group = structure.out_channels // groups
+        sources = structure.column_channel // ins
+        keys = [
+            np.unique((g * per_group + m) // outs * in_count + sources[g][structure.column_channel[g] >= 0])
+            for g in range(groups)
+            for m in {0, *range(per_group - (g * per_group) % outs % per_group, per_group, outs), per_group - 1} - {per_group}
+        ]
+        pairs = min(pairs, len(np.unique(np.concatenate(keys))) + (out_count if structure.bias else 0))
+    return Blocking(degree, outs, ins, in_count + alone, out_count, pairs + alone * out_count)
+
+
+def spread(blocking: Blocking, squares: np.ndarray) -> float:
+    """The largest sum of the squared norms of the output channels that share a polynomial, which all add to its noise."""
+    padded = np.zeros(blocking.out_count * blocking.outs)
+    padded[: len(squares)] = squares
+    return float(padded.reshape(-1, blocking.outs).sum(axis=1).max())
+
+
+def lay_out(structure: Structure, blocking: Blocking, linear: LinearMap, values: int) -> tuple[ProductLayout, ProductMap] | None:
+    """The layout and the integer map under a blocking; element `values` is the constant. None if the layout is too irregular to state."""
+    n, s = blocking.degree, structure.positions
+    step = blocking.outs * s
+
+    def place(channel: np.ndarray, position: np.ndarray) -> np.ndarray:
+        result: np.ndarray = channel // blocking.ins * n + channel % blocking.ins * step + position
+        return result
+
+    elements, places = structure.elements, place(structure.element_channel, structure.element_position)
+    numbers = np.arange(structure.out_channels)
+    starts = numbers // blocking.outs * n + numbers % blocking.outs * s
+    targets = starts[:, None] + structure.place  # [J, P]
+    weights = structure.weights(linear, values)
+    outs = weights.shape[2]
+    g, k, m = np.nonzero((weights != 0) & (structure.column_channel >= 0)[:, :, None])
+    channel = structure.column_channel[g, k]
+    chosen = [
+        (
+            numbers[g * outs + m] // blocking.outs,
+            channel // blocking.ins,
+            (g * outs + m) % blocking.outs * s - channel % blocking.ins * step - structure.shift[g, k],
+            weights[g, k, m],
+        )
+    ]
+    if structure.bias:
+        bias = _bias(linear, values)[structure.scatter]  # [J, P]
+        if structure.uniform_bias:
+            where = np.unique(structure.place)
+            constant = place(np.full(len(where), structure.channels), where)
+            last, slot = structure.channels // blocking.ins, structure.channels % blocking.ins
+            chosen.append((numbers // blocking.outs, np.full(len(numbers), last), numbers % blocking.outs * s - slot * step, bias[:, 0]))
+        else:
+            constant = np.array([(blocking.in_count - 1) * n])
+            flat = targets.reshape(-1)
+            chosen.append((flat // n, np.full(len(flat), blocking.in_count - 1), flat % n, bias.reshape(-1)))
+        elements = np.concatenate([elements, np.full(len(constant), values)])
+        places = np.concatenate([places, constant])
+    columns = [np.concatenate(part) for part in zip(*chosen)]
+    product = _gather_pairs(n, blocking, int((targets % n).max()) + 1, *columns)
+    l1, _ = product.error_norms()
+    sources = find_boxes(elements, places)
+    sinks = find_boxes(structure.scatter.reshape(-1), targets.reshape(-1))
+    if len(sources) + len(sinks) > MAX_BOXES:
+        return None
+    return ProductLayout(blocking.in_count, blocking.out_count, product.width, int(l1.max(initial=0)), sources, sinks), product
+
+
+def _gather_pairs(
+    n: int, blocking: Blocking, width: int, out: np.ndarray, source: np.ndarray, power: np.ndarray, weight: np.ndarray
+) -> ProductMap:
+    """The map of terms weight * X^power with -N < power < N, sorted by output and input."""
+    weight, power = np.where(power < 0, -weight, weight), np.where(power < 0, power + n, power)
+    key = out * blocking.in_count + source
+    order = np.argsort(key, kind="stable")
+    keys, first = np.unique(key[order], return_index=True)
+    return ProductMap(
+        n,
+        blocking.in_count,
+        blocking.out_count,
+        width,
+        (keys // blocking.in_count).astype(np.int32),
+        (keys % blocking.in_count).astype(np.int32),
+        np.append(first, len(key)).astype(np.int64),
+        power[order].astype(np.int32),
+        weight[order].astype(np.int32),
+    )
+
+
+def _bias(linear: LinearMap, values: int) -> np.ndarray:
+    """int64 [out_count]: the weights on the constant."""
+    out = np.zeros(linear.out_count, np.int64)
+    for block in linear.blocks:
+        if block.gather.size == 1 and int(block.gather.ravel()[0]) == values:
+            np.add.at(out, block.scatter.reshape(-1), block.weights.reshape(-1).astype(np.int64))
+    return out

@@ -1,0 +1,55 @@
+// Sums of negacyclic products of ciphertext polynomials with integer weight polynomials, in the transform's domain.
+//
+// out[q] = sum over p of w[q][p] * in[p]. Weights are transformed once and kept. Sums of products are kept in 128 bits and reduced when they
+// are complete, or after as many terms as fit. Of each result the first `width` coefficients are switched to a modulus p < 2^31.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "ring.h"
+
+namespace he {
+
+// Weight polynomials of few coefficients: pair k multiplies input in[k] into output out[k], by the coefficients index[i], weights[i] for i in
+// [starts[k], starts[k + 1]); equal indices add up.
+struct PairsView {
+    std::size_t pairs;
+    const i32* out;
+    const i32* in;
+    const i64* starts;  // [pairs + 1]
+    const i32* index;
+    const i32* weights;
+};
+
+class Product {
+  public:
+    // Throws std::invalid_argument for indices out of range.
+    Product(std::shared_ptr<const Ring> ring, std::size_t limbs, std::size_t in_count, std::size_t out_count, const PairsView& pairs,
+            int threads);
+
+    std::size_t in_count() const { return in_count_; }
+    std::size_t out_count() const { return out_count_; }
+    std::size_t limbs() const { return limbs_; }
+    const Ring& ring() const { return *ring_; }
+
+    // Coefficients of one column (limbs() of them an element, reduced) -> reduced values [in_count, limbs, n].
+    void transformed(const Rows<const u64>& in, u64* values, int threads) const;
+    // The products of reduced values [in_count, limbs, n]: the first `width` coefficients, modulo p, rounded from (p / Q) times the exact ones.
+    void switched(const u64* values, const Rows<u64>& out, std::size_t width, u64 p, int threads) const;
+
+  private:
+    struct Term {
+        std::size_t in, pair;
+    };
+    const u64* weights_at(std::size_t pair, std::size_t limb) const { return weights_.data() + (pair * limbs_ + limb) * ring_->n(); }
+    void accumulate(const u64* values, std::size_t out, std::size_t limb, unsigned __int128* sums, u64* residues) const;
+
+    std::shared_ptr<const Ring> ring_;
+    std::size_t limbs_, in_count_, out_count_;
+    std::vector<std::vector<Term>> terms_;  // per output
+    Buffer<u64> weights_;                   // [pairs, limbs, n], values
+    std::vector<u64> lift_;                 // per limb: (Q / q)^-1 mod q
+};
+
+}  // namespace he
