@@ -142,3 +142,17 @@ def test_rows_have_scales_of_their_own_unless_they_share_weights():
     shared = Block(0, np.zeros((1, 2, 1), np.int32), np.array([[[3.0]]]), np.array([[[0], [1]]], np.int32))
     one, hundred = quantise(AffineMap((1,), (1, 1), (block, shared), np.zeros(2)), 10).scales
     assert one[0] == hundred[0]
+
+
+def test_outputs_that_are_biases_alone_are_promised_what_rounding_leaves():
+    affine = AffineMap(
+        (3,), (2,), (Block(0, np.full((1, 1, 1), -1, np.int32), np.ones((1, 1, 2)), np.array([[[0, 1]]], np.int32)),), np.array([0.3, 1.0])
+    )
+
+    stats = statistics(affine)
+    width, error = best_width(stats, 1 << 50, Noise(1.0))
+    map_ = quantise(affine, width)
+
+    held = apply_blocks(map_.linear, np.array([[0.0]] * 3 + [[map_.constant]]))[:, 0] / map_.scales[0]
+    assert np.abs(held - [0.3, 1.0]).max() <= 4 * error
+    assert error <= 2.0**-15

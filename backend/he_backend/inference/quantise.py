@@ -33,6 +33,8 @@ class Statistics:
     reach: float  # largest over rows of the L1 norm, bias included, over the peak
     mean_squares: float  # of the squared L2 norm
     mean_rounding: float  # of the number of weights times the squared peak
+    mean_biases: float = 0.0  # of the squared bias
+    mean_bias_rounding: float = 0.0  # of the squared product of peak and constant, over rows with a bias
 
     @property
     def mean_peaks(self) -> float:
@@ -74,7 +76,9 @@ def statistics(affine: AffineMap) -> list[Statistics]:
             np.add.at(sums, block.scatter.ravel(), np.matmul(used, values).ravel())
     if not np.isfinite(affine.bias).all():
         raise ModelError("a bias of the model is NaN or infinite: export the model again")
-    peaks = _peaks(affine, bias_constant(affine))
+    constant = bias_constant(affine)
+    peaks = _peaks(affine, constant)
+    bias_rounding = np.where(affine.bias != 0, (peaks * constant) ** 2, 0.0)
     l1 += np.abs(affine.bias)
     reach = np.divide(l1, peaks, out=np.zeros(total), where=peaks > 0)
     return [
@@ -83,6 +87,8 @@ def statistics(affine: AffineMap) -> list[Statistics]:
             float(reach[start:stop].max(initial=0.0)),
             float(squares[start:stop].mean()) if stop > start else 0.0,
             float((terms * peaks**2)[start:stop].mean()) if stop > start else 0.0,
+            float((affine.bias**2)[start:stop].mean()) if stop > start else 0.0,
+            float(bias_rounding[start:stop].mean()) if stop > start else 0.0,
         )
         for start, stop in _spans(affine.out_sizes)
     ]
@@ -122,19 +128,23 @@ class Noise:
 
 
 def relative_error(stat: Statistics, weight_bits: int, modulus: int, noise: Noise) -> float:
-    """Expected error of an output tensor relative to its size: weights rounded to weight_bits, scale as large as modulus allows."""
-    if stat.mean_squares == 0.0:
+    """Expected error of an output tensor relative to its size: weights rounded to weight_bits, scale as large as modulus allows.
+
+    Its size is what its inputs make of it: biases count only where there is nothing else (all places read padding).
+    """
+    size = stat.mean_squares * _TYPICAL_RMS**2 or stat.mean_biases
+    if size == 0.0:
         return 0.0
     top = 2 ** (weight_bits - 1) - 1
-    rounding = stat.mean_rounding * _TYPICAL_RMS**2 / (12.0 * top**2)
+    rounding = (stat.mean_rounding * _TYPICAL_RMS**2 + stat.mean_bias_rounding) / (12.0 * top**2)
     delta = min(modulus / (2.0 * top * stat.reach), LARGEST_SCALED)  # for inputs of at most 1
-    encryption = stat.mean_squares * noise.factor * (_ERROR_VARIANCE + _ROUNDING_VARIANCE) / delta**2
+    encryption = (stat.mean_squares or stat.mean_peaks) * noise.factor * (_ERROR_VARIANCE + _ROUNDING_VARIANCE) / delta**2
     switching = 0.0
     if noise.answer_modulus:
         # Rounding body and mask: the latter is multiplied by a ternary secret, of which two thirds are not zero.
         variance = _ROUNDING_VARIANCE * (1.0 + 2.0 / 3.0 * noise.ring_degree)
         switching = variance * stat.mean_peaks * (modulus / (noise.answer_modulus * delta * top)) ** 2
-    return math.sqrt((rounding + encryption + switching) / (stat.mean_squares * _TYPICAL_RMS**2))
+    return math.sqrt((rounding + encryption + switching) / size)
 
 
 def best_width(stats: Sequence[Statistics], modulus: int, noise: Noise, most_bits: int = MAX_WEIGHT_BITS) -> tuple[int, float]:
