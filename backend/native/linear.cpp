@@ -19,6 +19,8 @@ constexpr int HALF_BITS = 12;
 constexpr u64 MOST_WHOLE = 32767;
 // Neighbouring tiles of one column that a thread takes at a time.
 constexpr std::size_t TILES_AT_A_TIME = 4;
+constexpr std::size_t KEPT_TILES = 16;
+constexpr u32 NOTHING = ~u32{0};
 // Work of joining a block's sum to an accumulator, in pairs of terms.
 constexpr double JOIN_PAIRS = 5;
 
@@ -54,14 +56,24 @@ struct Linear::Work {
     Buffer<i16> panel;   // [digits, rows, TILE]
     Buffer<u64> sums;    // [slots, TILE]
     Buffer<u64> tile;    // one tile and one packed tile
+    // Tiles of shifted elements as residues, found by their number modulo KEPT_TILES; two neighbours are put side by side in `joined`.
+    Buffer<u64> kept, joined;
+    struct Tag {
+        u32 element;
+        u32 limb;
+        std::size_t tile;
+    } tags[KEPT_TILES];
 };
 
 Linear::Linear(std::shared_ptr<const Ring> ring, std::size_t limbs, std::size_t in_count, std::size_t out_count,
-               const std::vector<BlockView>& blocks)
-    : ring_(std::move(ring)), limbs_(limbs), in_count_(in_count), out_count_(out_count), joins_(out_count, 0) {
+               const std::vector<BlockView>& blocks, std::vector<Source> sources)
+    : ring_(std::move(ring)), limbs_(limbs), in_count_(in_count), out_count_(out_count), sources_(std::move(sources)), joins_(out_count, 0) {
     if (!limbs || limbs > ring_->fields().size()) throw std::invalid_argument("more limbs than the ring has moduli");
-    if (in_count >= (u64{1} << 31) || out_count >= (u64{1} << 31)) throw std::invalid_argument("too many elements");
-    for (const BlockView& block : blocks) check(block, in_count, out_count);
+    if (in_count >= (u64{1} << 31) || out_count >= (u64{1} << 31) || sources_.size() >= (u64{1} << 31))
+        throw std::invalid_argument("too many elements");
+    for (const Source& source : sources_)
+        if (source.element >= in_count || source.shift >= ring_->n()) throw std::invalid_argument("sources: an element or a shift is out of range");
+    for (const BlockView& block : blocks) check(block, input_count(), out_count);
     choose_digits(blocks);
     make_stages(blocks);
     make_constants(blocks);
@@ -168,11 +180,12 @@ void Linear::make_stages(const std::vector<BlockView>& blocks) {
     const std::size_t row_bytes = factors_.size() * TILE * sizeof(i16);
     // A panel may be twice its usual size if that holds all inputs.
     std::size_t most_rows = std::max<std::size_t>(256, PANEL_BYTES / row_bytes);
-    if (in_count_ + 1 <= 2 * most_rows) most_rows = in_count_ + 1;
+    const std::size_t inputs = input_count();
+    if (inputs + 1 <= 2 * most_rows) most_rows = inputs + 1;
     const std::size_t most_terms = std::max<std::size_t>(2, (most_rows - 1) / 2 * 2);
 
-    std::vector<std::size_t> seen(in_count_, 0);  // 1 + stage in which an input last got a panel row
-    std::vector<i32> panel_row(in_count_, 0);
+    std::vector<std::size_t> seen(inputs, 0);  // 1 + stage in which an input last got a panel row
+    std::vector<i32> panel_row(inputs, 0);
     std::vector<std::size_t> first_stage(out_count_, 0), last_stage(out_count_, 0);  // 1 + stage
     std::vector<std::vector<i32>> task_outputs;
     const auto open_stage = [&] {
@@ -190,7 +203,7 @@ void Linear::make_stages(const std::vector<BlockView>& blocks) {
                     const i32* scatter = block.scatter + (g * block.places + place) * block.outs;
                     std::size_t fresh = 0;
                     for (std::size_t k = begin; k < end; ++k) fresh += gather[k] >= 0 && seen[gather[k]] != stages_.size();
-                    if (in_count_ + 1 > most_rows && stages_.back().rows.size() + fresh > most_rows) open_stage();
+                    if (inputs + 1 > most_rows && stages_.back().rows.size() + fresh > most_rows) open_stage();
                     Stage& stage = stages_.back();
                     const Task task{parts[index], gather_.size(), slots_.size(), 0};
                     for (std::size_t k = begin; k < begin + 2 * task.part->pairs; ++k) {
@@ -306,6 +319,10 @@ std::unique_ptr<Linear::Work> Linear::make_work() const {
     work->panel = Buffer<i16>(factors_.size() * most_rows_ * TILE);
     work->sums = Buffer<u64>(slot_count_ * TILE);
     work->tile = Buffer<u64>(2 * TILE);
+    if (!sources_.empty()) {
+        work->kept = Buffer<u64>(KEPT_TILES * TILE);
+        work->joined = Buffer<u64>(2 * TILE);
+    }
     return work;
 }
 
@@ -331,15 +348,16 @@ void Linear::run(const std::vector<Column>& columns, std::size_t width, u64 p, s
         for (std::size_t k = begin; k < end; ++k) {
             const std::size_t first = k % tiles * TILE;
             const Column* next = k + 1 < end ? &columns[(k + 1) / tiles] : nullptr;
-            run_tile(columns[k / tiles], first, std::min(TILE, width - first), p, first_digit, last_digit, next, (k + 1) % tiles * TILE, *work);
+            run_tile(columns[k / tiles], first, width, p, first_digit, last_digit, next, (k + 1) % tiles * TILE, *work);
         }
         work_.give(std::move(work));
     });
 }
 
-void Linear::run_tile(const Column& column, std::size_t first, std::size_t values, u64 p, std::size_t first_digit, std::size_t last_digit,
+void Linear::run_tile(const Column& column, std::size_t first, std::size_t width, u64 p, std::size_t first_digit, std::size_t last_digit,
                       const Column* next, std::size_t next_first, Work& work) const {
-    const std::size_t stride = most_rows_ * TILE;
+    const std::size_t stride = most_rows_ * TILE, values = std::min(TILE, width - first);
+    for (Work::Tag& tag : work.tags) tag.element = NOTHING;
     const std::size_t first_limb = factors_[first_digit].limb, last_limb = factors_[last_digit - 1].limb;
     for (std::size_t s = 0; s < stages_.size(); ++s) {
         const Stage& stage = stages_[s];
@@ -349,7 +367,7 @@ void Linear::run_tile(const Column& column, std::size_t first, std::size_t value
                 const std::size_t l = factors_[digit].limb;
                 std::size_t end = digit;
                 while (end < last_digit && factors_[end].limb == l) ++end;
-                read_row(column.in, stage.rows[row], first, values, l, out, static_cast<int>(end - digit), work);
+                read_row(column.in, stage.rows[row], first, values, width, l, out, static_cast<int>(end - digit), work);
                 out += (end - digit) * stride;
                 digit = end;
             }
@@ -368,11 +386,16 @@ void Linear::run_tile(const Column& column, std::size_t first, std::size_t value
 }
 
 // One tile of one input under one prime, as digits.
-void Linear::read_row(const Rows<const u64>& rows, i32 input, std::size_t first, std::size_t values, std::size_t limb, i16* out, int digits,
-                      Work& work) const {
+void Linear::read_row(const Rows<const u64>& rows, i32 input, std::size_t first, std::size_t values, std::size_t width, std::size_t limb,
+                      i16* out, int digits, Work& work) const {
     const Kernels& kernels = ring_->kernels();
     const std::size_t stride = most_rows_ * TILE;
     u64* copy = work.tile.data();
+    if (input >= 0 && !sources_.empty()) {
+        const Source& source = sources_[static_cast<std::size_t>(input)];
+        if (source.shift) return kernels.digitize(out, stride, shifted_tile(rows, source, first, width, limb, work), digits, bits_);
+        input = static_cast<i32>(source.element);
+    }
     if (input < 0 || values < TILE) std::memset(copy, 0, TILE * sizeof(u64));
     if (input < 0) return kernels.digitize(out, stride, copy, digits, bits_);
     const u64* at = rows.at(static_cast<std::size_t>(input), limb);
@@ -385,6 +408,45 @@ void Linear::read_row(const Rows<const u64>& rows, i32 input, std::size_t first,
         if (values < TILE) std::memcpy(copy, at + first, values * sizeof(u64));
         kernels.digitize(out, stride, values < TILE ? copy : at + first, digits, bits_);
     }
+}
+
+// One tile of an element times X^-shift: residues that end in the middle of a tile and go on in the next.
+const u64* Linear::shifted_tile(const Rows<const u64>& rows, const Source& source, std::size_t first, std::size_t width, std::size_t limb,
+                                Work& work) const {
+    const u64 q = ring_->fields()[limb].q;
+    const std::size_t n = ring_->n(), bits = static_cast<std::size_t>(bit_length(q));
+    const std::size_t at = first + source.shift, tile = at / TILE;
+    for (std::size_t side = 0; side < 2; ++side) {
+        u64* half = work.joined.data() + side * TILE;
+        const std::size_t wanted = tile + side;
+        u64* values = work.kept.data() + wanted % KEPT_TILES * TILE;
+        Work::Tag& tag = work.tags[wanted % KEPT_TILES];
+        if (tag.element != source.element || tag.limb != limb || tag.tile != wanted) {
+            tag = {source.element, static_cast<u32>(limb), wanted};
+            const bool wraps = width == n && wanted * TILE >= n;
+            const std::size_t begin = wraps ? wanted * TILE - n : wanted * TILE;
+            if (begin >= width) {
+                std::memset(values, 0, TILE * sizeof(u64));
+            } else {
+                const std::size_t count = std::min(TILE, width - begin);
+                const u64* from = rows.at(source.element, limb) + (rows.packed ? begin / TILE * bits : begin);
+                if (count < TILE) {
+                    u64* copy = work.tile.data();
+                    std::memset(copy, 0, TILE * sizeof(u64));
+                    std::memcpy(copy, from, (rows.packed ? (count * bits + 63) / 64 : count) * sizeof(u64));
+                    from = copy;
+                }
+                if (rows.packed)
+                    ring_->kernels().unpack(values, from, static_cast<int>(bits));
+                else
+                    std::memcpy(values, from, TILE * sizeof(u64));
+                if (wraps)
+                    for (std::size_t c = 0; c < TILE; ++c) values[c] = values[c] ? q - values[c] : 0;
+            }
+        }
+        std::memcpy(half, values, TILE * sizeof(u64));
+    }
+    return work.joined.data() + at % TILE;
 }
 
 // One tile of one output, from its accumulators.
@@ -418,7 +480,8 @@ void Linear::prefetch(Ahead& ahead) const {
         for (std::size_t l = ahead.first_limb; input >= 0 && l <= ahead.last_limb; ++l) {
             const Rows<const u64>& rows = ahead.column->in;
             const std::size_t words = rows.packed ? static_cast<std::size_t>(bit_length(ring_->fields()[l].q)) : TILE;
-            const u64* at = rows.at(static_cast<std::size_t>(input), l) + ahead.first / TILE * words;
+            const std::size_t element = sources_.empty() ? static_cast<std::size_t>(input) : sources_[static_cast<std::size_t>(input)].element;
+            const u64* at = rows.at(element, l) + ahead.first / TILE * words;
             for (std::size_t word = 0; word < words; word += 8) __builtin_prefetch(at + word, 0, 2);
         }
     }

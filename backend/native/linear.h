@@ -27,6 +27,11 @@ struct BlockView {
     const i32* scatter;  // [groups, places, outs]
 };
 
+// An input of a map: an element times X^-shift, 0 <= shift < n. Only whole polynomials wrap around; shorter rows read zero past their end.
+struct Source {
+    u32 element, shift;
+};
+
 struct Column {
     Rows<const u64> in;
     Rows<u64> out;
@@ -34,12 +39,14 @@ struct Column {
 
 class Linear {
   public:
-    // Throws std::invalid_argument for indices or weights out of range.
+    // The blocks gather from `sources`, or from the elements themselves if there are none. Throws std::invalid_argument for indices, shifts
+    // or weights out of range.
     Linear(std::shared_ptr<const Ring> ring, std::size_t limbs, std::size_t in_count, std::size_t out_count,
-           const std::vector<BlockView>& blocks);
+           const std::vector<BlockView>& blocks, std::vector<Source> sources = {});
     ~Linear();
 
     std::size_t in_count() const { return in_count_; }
+    std::size_t input_count() const { return sources_.empty() ? in_count_ : sources_.size(); }
     std::size_t out_count() const { return out_count_; }
     std::size_t limbs() const { return limbs_; }
     const Ring& ring() const { return *ring_; }
@@ -108,10 +115,12 @@ class Linear {
     void make_stages(const std::vector<BlockView>& blocks);
     void make_constants(const std::vector<BlockView>& blocks);
     void run(const std::vector<Column>& columns, std::size_t width, u64 p, std::size_t first_limb, std::size_t last_limb, int threads) const;
-    void run_tile(const Column& column, std::size_t first, std::size_t values, u64 p, std::size_t first_digit, std::size_t last_digit,
+    void run_tile(const Column& column, std::size_t first, std::size_t width, u64 p, std::size_t first_digit, std::size_t last_digit,
                   const Column* next, std::size_t next_first, Work& work) const;
-    void read_row(const Rows<const u64>& rows, i32 input, std::size_t first, std::size_t values, std::size_t limb, i16* out, int digits,
-                  Work& work) const;
+    void read_row(const Rows<const u64>& rows, i32 input, std::size_t first, std::size_t values, std::size_t width, std::size_t limb, i16* out,
+                  int digits, Work& work) const;
+    const u64* shifted_tile(const Rows<const u64>& rows, const Source& source, std::size_t first, std::size_t width, std::size_t limb,
+                            Work& work) const;
     void write_row(const Rows<u64>& rows, std::size_t output, std::size_t first, std::size_t values, u64 p, std::size_t limb, const u64* sums,
                    Work& work) const;
     void prefetch(Ahead& ahead) const;
@@ -120,6 +129,7 @@ class Linear {
 
     std::shared_ptr<const Ring> ring_;
     std::size_t limbs_, in_count_, out_count_;
+    std::vector<Source> sources_;  // what the blocks gather from; empty: the elements
     int bits_ = 15;
     std::vector<Digit> factors_;  // limb by limb
     std::size_t most_rows_ = 0, slot_count_ = 0;

@@ -235,7 +235,11 @@ void binomial_py(Array<i64> out, Array<u8> bytes, const std::string& level) {
 }
 
 std::shared_ptr<Linear> linear_py(std::shared_ptr<Ring> ring, std::size_t limbs, std::size_t in_count, std::size_t out_count,
-                                  const std::vector<std::tuple<Array<i32>, Array<i32>, Array<i32>>>& blocks) {
+                                  const std::vector<std::tuple<Array<i32>, Array<i32>, Array<i32>>>& blocks, Array<i32> elements,
+                                  Array<i32> shifts) {
+    require(elements.size() == shifts.size(), "every source needs a shift");
+    std::vector<Source> sources;
+    for (py::ssize_t i = 0; i < elements.size(); ++i) sources.push_back({static_cast<u32>(elements.data()[i]), static_cast<u32>(shifts.data()[i])});
     std::vector<BlockView> views;
     for (const auto& [gather, weights, scatter] : blocks) {
         require(gather.ndim() == 3 && weights.ndim() == 3 && scatter.ndim() == 3, "gather, weights and scatter must have three axes");
@@ -247,7 +251,7 @@ std::shared_ptr<Linear> linear_py(std::shared_ptr<Ring> ring, std::size_t limbs,
         views.push_back(view);
     }
     py::gil_scoped_release release;
-    return std::make_shared<Linear>(ring, limbs, in_count, out_count, views);
+    return std::make_shared<Linear>(ring, limbs, in_count, out_count, views, std::move(sources));
 }
 
 void apply_py(const Linear& linear, Array<u64> in, bool in_packed, Array<u64> out, bool out_packed, std::size_t columns, std::size_t width,
@@ -352,7 +356,8 @@ PYBIND11_MODULE(_native, m) {
              py::arg("mask_packed"), py::arg("factors").noconvert(), py::arg("values").noconvert(), py::arg("limbs"), py::arg("width"),
              py::arg("start"), py::arg("stop"), py::arg("threads"));
     py::class_<Linear, std::shared_ptr<Linear>>(m, "Linear")
-        .def(py::init(&linear_py), py::arg("ring"), py::arg("limbs"), py::arg("in_count"), py::arg("out_count"), py::arg("blocks"))
+        .def(py::init(&linear_py), py::arg("ring"), py::arg("limbs"), py::arg("in_count"), py::arg("out_count"), py::arg("blocks"),
+             py::arg("elements"), py::arg("shifts"))
         .def_property_readonly("digit_bits", &Linear::digit_bits)
         .def_property_readonly("digits", &Linear::digits)
         .def_property_readonly("stages", &Linear::stages)

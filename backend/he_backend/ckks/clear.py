@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from he_backend.ckks.linear import LinearMap, apply_blocks
+from he_backend.ckks.linear import LinearMap, ShiftedMap, apply_blocks
 from he_backend.ckks.tensor import CipherTensor
 from he_backend.errors import CapacityError, ProtocolError
 
@@ -19,10 +19,11 @@ class ClearEvaluator:
 
     name = "clear"
 
-    def affine(self, tensor: CipherTensor, linear: LinearMap) -> CipherTensor:
-        """linear applied to every column, exactly, modulo tensor.moduli[0]."""
-        if len(tensor.moduli) != 1 or tensor.count != linear.in_count:
-            raise ProtocolError(f"the clear engine computes {linear.in_count} elements modulo one number, not {tensor!r}")
+    def affine(self, tensor: CipherTensor, given: LinearMap | ShiftedMap) -> CipherTensor:
+        """The map applied to every column, exactly, modulo tensor.moduli[0]."""
+        if len(tensor.moduli) != 1 or tensor.count != given.in_count:
+            raise ProtocolError(f"the clear engine computes {given.in_count} elements modulo one number, not {tensor!r}")
+        linear = given.linear if isinstance(given, ShiftedMap) else given
         modulus = tensor.moduli[0]
         signed = centered(tensor.body, modulus)
         largest = int(np.abs(signed).max()) if signed.size else 0
@@ -30,6 +31,8 @@ class ClearEvaluator:
         if largest * norm >= 1 << 63:
             raise CapacityError(f"sums of up to {(largest * norm).bit_length()} bits leave 64-bit integers: the scale is too large")
         columns = signed.transpose(1, 0, 2, 3)
+        if isinstance(given, ShiftedMap):
+            columns = given.expanded(columns, tensor.ring_degree)
         if largest * norm < _EXACT_FLOAT:
             out = apply_blocks(linear, columns.astype(np.float64)).astype(np.int64)
         else:

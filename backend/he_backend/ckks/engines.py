@@ -10,7 +10,7 @@ from typing import Any, Callable, Iterable, NamedTuple, Sequence, Union
 from he_backend.ckks import ring, serial
 from he_backend.ckks.clear import ClearEvaluator
 from he_backend.ckks.evaluate import NativeMap
-from he_backend.ckks.linear import MAX_WEIGHT_BITS, LinearMap
+from he_backend.ckks.linear import MAX_WEIGHT_BITS, LinearMap, ShiftedMap
 from he_backend.ckks.params import Params
 from he_backend.ckks.primes import largest_primes
 from he_backend.ckks.product import NativeProduct, ProductMap, clear_product
@@ -87,7 +87,7 @@ def answer_modulus(ring_degree: int, bits: int) -> int:
     return largest_primes(ring_degree, bits, 1)[0]
 
 
-def ready_map(engine: str, params: Params, linear: LinearMap | ProductMap, level: int, answer_bits: int, threads: int = 1) -> ReadyMap:
+def ready_map(engine: str, params: Params, linear: LinearMap | ShiftedMap | ProductMap, level: int, answer_bits: int, threads: int = 1) -> ReadyMap:
     """A map made ready for tensors of one level: a function from tensor to tensor, for the engine's own form of them.
 
     answer_bits is the size of the modulus that answers are switched to, by engines that do.
@@ -103,8 +103,10 @@ def ready_map(engine: str, params: Params, linear: LinearMap | ProductMap, level
     if engine == "native":
         return NativeMap(params, linear, level, answer_modulus(params.ring_degree, answer_bits), threads)
     if engine == "seal":
-        seal = SealEvaluator(params)
-        return lambda tensor: seal.affine(tensor, linear)
+        if isinstance(linear, ShiftedMap):
+            raise EngineError("engine 'seal' does not shift coefficients; take packing 'batch', or engine native")
+        seal, plain = SealEvaluator(params), linear
+        return lambda tensor: seal.affine(tensor, plain)
     return lambda tensor: ClearEvaluator().affine(tensor, linear)
 
 

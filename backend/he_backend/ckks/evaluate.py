@@ -9,7 +9,7 @@ from __future__ import annotations
 from he_backend.ckks import sampling
 from he_backend.ckks.bits import pack
 from he_backend.ckks.exact_linear import ExactLinear
-from he_backend.ckks.linear import LinearMap
+from he_backend.ckks.linear import LinearMap, ShiftedMap
 from he_backend.ckks.params import Params
 from he_backend.ckks.ring import Ring
 from he_backend.ckks.tensor import PackedTensor
@@ -19,7 +19,7 @@ from he_backend.errors import ProtocolError
 class NativeMap:
     """One linear map, ready for ciphertexts of one level; the answer is modulo answer_modulus."""
 
-    def __init__(self, params: Params, linear: LinearMap, level: int, answer_modulus: int, threads: int) -> None:
+    def __init__(self, params: Params, linear: LinearMap | ShiftedMap, level: int, answer_modulus: int, threads: int) -> None:
         self._ring = Ring(params.ring_degree, params.moduli[:level])
         self._map = ExactLinear(self._ring, level, linear)
         self._answer_modulus, self._threads = answer_modulus, threads

@@ -11,28 +11,33 @@ import math
 import numpy as np
 
 from he_backend.ckks.bits import packed_words
-from he_backend.ckks.linear import LinearMap
+from he_backend.ckks.linear import LinearMap, ShiftedMap
 from he_backend.ckks.ring import Ring, core, refusal
 from he_backend.errors import ParameterError
 
 MAX_WEIGHT_BITS = 24
 MAX_ANSWER_BITS = 31
+_NONE = np.zeros(0, dtype=np.int32)
 
 
 class ExactLinear:
-    """A LinearMap made ready for residues under the first `limbs` primes of a ring."""
+    """A LinearMap or ShiftedMap made ready for residues under the first `limbs` primes of a ring."""
 
-    def __init__(self, ring: Ring, limbs: int, linear: LinearMap) -> None:
-        """Raises ParameterError for indices out of range or weights of more than 24 bits."""
+    def __init__(self, ring: Ring, limbs: int, given: LinearMap | ShiftedMap) -> None:
+        """Raises ParameterError for indices or shifts out of range or weights of more than 24 bits."""
         self.ring, self.limbs = ring, limbs
-        self.in_count, self.out_count = linear.in_count, linear.out_count
+        self.in_count, self.out_count = given.in_count, given.out_count
         self.moduli = ring.moduli[:limbs]
+        linear = given.linear if isinstance(given, ShiftedMap) else given
+        sources = [_NONE, _NONE]
+        if isinstance(given, ShiftedMap):
+            sources = [np.ascontiguousarray(part, dtype=np.int32) for part in (given.elements, given.shifts)]
         blocks = [
             tuple(np.ascontiguousarray(part, dtype=np.int32) for part in (block.gather, block.weights, block.scatter))
             for block in linear.blocks
         ]
         try:
-            self._handle = core().Linear(ring.handle, limbs, linear.in_count, linear.out_count, blocks)
+            self._handle = core().Linear(ring.handle, limbs, self.in_count, self.out_count, blocks, *sources)
         except (TypeError, ValueError) as error:
             raise refusal("linear map", error) from None
         self._largest_norm = int(linear.norms((linear.in_count,)).max()) if linear.out_count and linear.in_count else 0

@@ -77,6 +77,35 @@ class LinearMap:
             yield out, unique[sums != 0], sums[sums != 0]
 
 
+@dataclass(frozen=True)
+class ShiftedMap:
+    """A linear map over shifted elements: input i of `linear` is element elements[i] times X^-shifts[i], modulo X^N + 1.
+
+    Of tensors narrower than the ring, only outputs that read within their width are meant.
+    """
+
+    in_count: int  # elements; linear.in_count is how many shifted ones there are
+    elements: np.ndarray  # int32 [linear.in_count]
+    shifts: np.ndarray  # int32 [linear.in_count], in [0, N)
+    linear: LinearMap
+
+    @property
+    def out_count(self) -> int:
+        """Elements that come out."""
+        return self.linear.out_count
+
+    def expanded(self, values: np.ndarray, degree: int) -> np.ndarray:
+        """Signed values [in_count, columns, limbs, width] -> [linear.in_count, columns, limbs, width], wrapped around if the width is N."""
+        width = values.shape[-1]
+        out = np.zeros((self.linear.in_count, *values.shape[1:]), dtype=values.dtype)
+        for i, (element, shift) in enumerate(zip(self.elements, self.shifts)):
+            if shift < width:
+                out[i, ..., : width - shift] = values[element][..., shift:]
+            if width == degree and shift:
+                out[i, ..., width - shift :] = -values[element][..., :shift]
+        return out
+
+
 def apply_blocks(linear: LinearMap, values: np.ndarray, tile_bytes: int = 1 << 26) -> np.ndarray:
     """values [in_count, ...] -> [out_count, ...] of the same dtype, by one matrix product per group and tile of places.
 
