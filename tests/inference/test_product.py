@@ -61,13 +61,13 @@ def product_of(affine, shapes, rows, rng, blocking=None, bits=8):
     layout, product = lay_out(structure, chosen, map_.linear, sum(affine.in_sizes))
     assert (product.in_count, product.out_count, product.pairs) == (chosen.in_count, chosen.out_count, product.pairs)
     assert product.pairs <= chosen.pairs
-    packer = ProductPacker(DEGREE, layout.in_count, layout.width, layout.sources, layout.targets)
+    packer = ProductPacker(layout, DEGREE, [((size, 1.0),) for size in affine.out_sizes])
     values = [rng.integers(-50, 51, (rows, size)).astype(np.float64) for size in affine.in_sizes]
     key = secret.generate("clear", PARAMS)
     tensor = key.encrypt(packer.pack(values, map_.constant), 1.0, 1)
     answer = clear_product(tensor, product)
-    packed = key.decrypt(answer, 1.0, rows * layout.width)
-    got = packer.unpack(packed, [(size,) for size in affine.out_sizes], [((size, 1.0),) for size in affine.out_sizes])
+    packed = key.decrypt(answer, packer.scales, packer.count(rows, answer.columns, answer.width))
+    got = packer.unpack(packed, rows, [(size,) for size in affine.out_sizes])
     whole = np.concatenate([*values, np.full((rows, 1 if map_.constant else 0), map_.constant)], axis=1)
     return structure, np.concatenate(got, axis=1), apply_blocks(map_.linear, whole.T).T
 

@@ -25,6 +25,7 @@ MOST_COLUMNS = 1 << 10
 
 
 Tensor = Union[CipherTensor, PackedTensor]
+RoundMap = Union[LinearMap, ShiftedMap, ProductMap]
 ReadyMap = Callable[[Any], Any]
 
 
@@ -87,7 +88,7 @@ def answer_modulus(ring_degree: int, bits: int) -> int:
     return largest_primes(ring_degree, bits, 1)[0]
 
 
-def ready_map(engine: str, params: Params, linear: LinearMap | ShiftedMap | ProductMap, level: int, answer_bits: int, threads: int = 1) -> ReadyMap:
+def ready_map(engine: str, params: Params, linear: RoundMap, level: int, answer_bits: int, threads: int = 1) -> ReadyMap:
     """A map made ready for tensors of one level: a function from tensor to tensor, for the engine's own form of them.
 
     answer_bits is the size of the modulus that answers are switched to, by engines that do.

@@ -21,6 +21,8 @@ from he_backend.ckks.seal import SealContext
 from he_backend.ckks.tensor import CipherTensor, PackedTensor
 from he_backend.errors import CapacityError, EngineError, ProtocolError
 
+_SEAL_SCALE = 2.0**20  # at which SEAL decodes, whatever the scale is: it refuses one as large as the modulus
+
 
 class SecretKey(Protocol):
     """What the data owner's half of an engine does. Values are float64 [count, rows]; rows <= columns * column_rows."""
@@ -32,8 +34,11 @@ class SecretKey(Protocol):
         """Fresh ciphertexts, in the engine's own form, of round(scale * values) under the first `level` primes."""
         ...
 
-    def decrypt(self, tensor: Any, scale: float, rows: int) -> np.ndarray:
-        """float64 [count, rows]: what the tensor holds, divided by scale."""
+    def decrypt(self, tensor: Any, scale: float | np.ndarray, rows: int, by_rows: bool = True) -> np.ndarray:
+        """float32 [count, rows]: what the tensor holds, divided by scale: one number, or one for each element.
+
+        by_rows: the array lies row by row in memory (it is a transpose), else element by element.
+        """
         ...
 
 
@@ -69,10 +74,11 @@ class ClearKey:
         body = np.ascontiguousarray(body.transpose(1, 0, 2, 3))
         return CipherTensor("clear", self._params.ring_degree, (modulus,), False, body)
 
-    def decrypt(self, tensor: CipherTensor, scale: float, rows: int) -> np.ndarray:
+    def decrypt(self, tensor: CipherTensor, scale: float | np.ndarray, rows: int, by_rows: bool = True) -> np.ndarray:
         """The centered residues divided by scale."""
         signed = centered(tensor.body, tensor.moduli[0])
-        return signed[:, :, 0].transpose(1, 0, 2).reshape(tensor.count, -1)[:, :rows] / scale
+        values = signed[:, :, 0].transpose(1, 0, 2).reshape(tensor.count, -1)[:, :rows]
+        return (values / _by_element(scale)).astype(np.float32)
 
 
 class NativeKey:
@@ -100,13 +106,13 @@ class NativeKey:
         width = secrets.width(rows)
         return PackedTensor("native", self._params.ring_degree, moduli, False, columns, count, width, words, None, seed)
 
-    def decrypt(self, tensor: PackedTensor, scale: float, rows: int) -> np.ndarray:
-        """The centered coefficients divided by scale, whatever modulus the answer was switched to; the array lies row by row."""
+    def decrypt(self, tensor: PackedTensor, scale: float | np.ndarray, rows: int, by_rows: bool = True) -> np.ndarray:
+        """The centered coefficients divided by scale, whatever modulus the answer was switched to."""
         if tensor.mask is None:
             raise ProtocolError("an answer came without its mask")
         switched = tensor.moduli != self._ring.moduli[: len(tensor.moduli)]
         ring = Ring(tensor.ring_degree, tensor.moduli) if switched else self._ring
-        out = np.empty((rows, tensor.count)).T
+        out = np.empty((rows, tensor.count), dtype=np.float32).T if by_rows else np.empty((tensor.count, rows), dtype=np.float32)
         secrets = self._column_secrets(tensor.columns, ring)
         width = tensor.width if rows == tensor.columns * tensor.width else 0
         return secrets.decrypt_words(tensor.body, tensor.mask, scale, out, len(tensor.moduli), self._threads, width)
@@ -159,7 +165,7 @@ class SealKey:
         moduli = self._seal.params.moduli[:level]
         return CipherTensor("seal", self._seal.params.ring_degree, moduli, True, body, None, b"".join(seeds))
 
-    def decrypt(self, tensor: CipherTensor, scale: float, rows: int) -> np.ndarray:
+    def decrypt(self, tensor: CipherTensor, scale: float | np.ndarray, rows: int, by_rows: bool = True) -> np.ndarray:
         """Decrypted and decoded slots of each element."""
         out = np.zeros((tensor.count, rows))
         plain = self._seal.api.Plaintext()
@@ -167,7 +173,7 @@ class SealKey:
             if tensor.mask is not None and not tensor.mask[element].any() and not tensor.body[0, element].any():
                 continue  # a row without weights: exactly zero, which SEAL has no ciphertext for
             try:
-                self._decryptor.decrypt(self._seal.ciphertext(tensor, element, scale), plain)
+                self._decryptor.decrypt(self._seal.ciphertext(tensor, element, _SEAL_SCALE), plain)
             except (ValueError, RuntimeError) as error:
                 raise ProtocolError(f"SEAL refuses the answer: {error}") from None
             if self._complex:
@@ -175,7 +181,7 @@ class SealKey:
                 out[element] = np.concatenate([slots.real, slots.imag])[:rows]
             else:
                 out[element] = np.asarray(self._seal.encoder.decode_double(plain))[:rows]
-        return out
+        return (out * (_SEAL_SCALE / _by_element(scale))).astype(np.float32)
 
     def _slot_values(self, row: np.ndarray) -> Any:
         if not self._complex:
@@ -183,3 +189,8 @@ class SealKey:
         padded = np.zeros(2 * self._slots)
         padded[: len(row)] = row
         return (padded[: self._slots] + 1j * padded[self._slots :]).tolist()
+
+
+def _by_element(scale: float | np.ndarray) -> Any:
+    """A scale for each element as a column."""
+    return scale[:, None] if isinstance(scale, np.ndarray) else scale

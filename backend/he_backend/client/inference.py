@@ -29,7 +29,7 @@ from he_backend.client.report import Report, Result, RoundReport
 from he_backend.client.rows import CheckedRows, check_rows, count_rows
 from he_backend.errors import Cancelled, CapacityError, EngineError, InputError, ProtocolError
 from he_backend.graph.steps import StepRunner
-from he_backend.inference.packing import ProductPacker, pack_batch, unpack_batch
+from he_backend.inference.packing import Packer, make_packer
 from he_backend.inference.plan import DEFAULT_BITS, DEFAULT_MEMORY_BYTES, ClientPlan, RoundPlan, safe_scale
 from he_backend.inference.probe import ANSWER_BITS, probe_error, probe_map, probe_scale, probe_values
 from he_backend.inference.wire import plan_digest, plan_from_bytes
@@ -171,7 +171,7 @@ class _Inference:
         self._progress, self._cancelled = progress, cancelled
         self._key = secret.generate(self._plan.engine, self._plan.params, task.threads)
         self._seconds = [dict.fromkeys(_PARTS, 0.0) for _ in range(len(self._plan.rounds) + 1)]
-        self._packers: dict[int, ProductPacker] = {}
+        self._packers: dict[int, Packer] = {}
         self._sent, self._received = [0] * len(self._plan.rounds), [0] * len(self._plan.rounds)
 
     def run(self, rows: CheckedRows, step: int) -> Result:
@@ -211,24 +211,20 @@ class _Inference:
         rows = len(inputs[0])
         scale = self._scale(this, inputs)
         packer = self._packer(this)
-        packed = packer.pack(inputs, this.constant) if packer else pack_batch(inputs, this.constant)
-        tensor = self._key.encrypt(packed, scale, this.level)
+        tensor = self._key.encrypt(packer.pack(inputs, this.constant), scale, this.level)
         seconds["encrypt"] += time.perf_counter() - started
         before, sent = self._link.traffic, time.perf_counter()
 
         def read(incoming: Incoming) -> tuple[float, Tensor]:
             moduli, count = plan.answer_moduli(this.index), plan.out_count(this.index)
-            answer = _read_tensor(incoming, plan.engine, plan.params.ring_degree, moduli, count, tensor.columns)
-            if this.layout and answer.width != this.layout.width:
-                raise ProtocolError(f"the answer has {answer.width} coefficients where the plan has {this.layout.width}")
-            return incoming.head.seconds_server, answer
+            return incoming.head.seconds_server, _read_tensor(incoming, plan.engine, plan.params.ring_degree, moduli, count, tensor.columns)
 
         header = serial.header_of(tensor).to_bytes()
         server, answer = self._task.session.round(this.index, chunk, header, lambda: serial.to_pieces(tensor), read)
         received, after = time.perf_counter(), self._link.traffic
-        values_per_row = this.layout.width if this.layout else 1
-        packed = self._key.decrypt(answer, scale * plan.answer_scale(this.index), rows * values_per_row)
-        out = (packer.unpack if packer else unpack_batch)(packed, [plan.shapes[name] for name in this.outputs], this.scales)
+        scales = scale * plan.answer_scale(this.index) * packer.scales
+        packed = self._key.decrypt(answer, scales, packer.count(rows, answer.columns, answer.width), packer.by_rows)
+        out = packer.unpack(packed, rows, [plan.shapes[name] for name in this.outputs])
         seconds["server"] += server
         seconds["wire"] += max(0.0, received - sent - server)
         seconds["decrypt"] += time.perf_counter() - received
@@ -236,14 +232,10 @@ class _Inference:
         self._received[this.index] += after.received_bytes - before.received_bytes
         return dict(zip(this.outputs, out))
 
-    def _packer(self, this: RoundPlan) -> ProductPacker | None:
-        """What packs the rows of a round under product packing, made once."""
-        layout = this.layout
-        if layout is None:
-            return None
+    def _packer(self, this: RoundPlan) -> Packer:
+        """What packs the rows of a round, made once."""
         if this.index not in self._packers:
-            degree = self._plan.params.ring_degree
-            self._packers[this.index] = ProductPacker(degree, layout.in_count, layout.width, layout.sources, layout.targets)
+            self._packers[this.index] = make_packer(this.layout, self._plan.params.ring_degree, this.scales)
         return self._packers[this.index]
 
     def _scale(self, this: RoundPlan, inputs: list[np.ndarray]) -> float:

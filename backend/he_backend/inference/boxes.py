@@ -6,11 +6,12 @@ Places are numbered through all polynomials: coefficient c of polynomial p is pl
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Sequence
+from typing import NamedTuple, Sequence
 
 import numpy as np
 
 MAX_AXES = 6
+MAX_BOXES = 1024  # of a layout
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,32 @@ class Box:
 
 def find_boxes(elements: np.ndarray, places: np.ndarray) -> tuple[Box, ...]:
     """Boxes that together pair elements[i] with places[i], found greedily: runs with constant steps, then runs of equal runs."""
-    boxes = [Box(int(e), int(p), (), (), ()) for e, p in zip(elements, places)]
+    level = _Level(elements.astype(np.int64), places.astype(np.int64), np.zeros(len(elements), np.int64), [((), (), ())])
     for _ in range(MAX_AXES):
-        joined = _join(boxes)
-        if len(joined) == len(boxes):
+        joined = _join(level)
+        if len(joined.first) == len(level.first):
             break
-        boxes = joined
-    return tuple(boxes)
+        level = joined
+    return tuple(Box(int(e), int(p), *level.shapes[kind]) for e, p, kind in zip(level.first, level.place, level.kind))
+
+
+def copy_boxes(boxes: Sequence[Box], elements: np.ndarray, places: np.ndarray, back: bool = False) -> None:
+    """Copies elements [rows, ...] to places [rows, ...] as the boxes say, or back; both contiguous in their last axis."""
+    for box in boxes:
+        of_elements, of_places = (_window(elements, box.first, box.sizes, box.steps), _window(places, box.place, box.sizes, box.strides))
+        if back:
+            of_elements[...] = of_places
+        else:
+            of_places[...] = of_elements
+
+
+def _window(array: np.ndarray, first: int, sizes: Sequence[int], steps: Sequence[int]) -> np.ndarray:
+    """The entries first + sum(i_d * steps[d]) of each row, as a view [rows, *sizes]."""
+    reached = [first + sum((size - 1) * step for size, step in zip(sizes, steps) if (step > 0) == up) for up in (True, False)]
+    assert min(reached) >= 0 and max(reached) < array.shape[1], "a box leaves its array"
+    item = array.strides[1]
+    strides = (array.strides[0], *(step * item for step in steps))
+    return np.lib.stride_tricks.as_strided(array[:, first:], (len(array), *sizes), strides, writeable=array.flags.writeable)
 
 
 def expand(boxes: Sequence[Box]) -> tuple[np.ndarray, np.ndarray]:
@@ -50,29 +70,43 @@ def expand(boxes: Sequence[Box]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([box.elements() for box in boxes]), np.concatenate([box.places() for box in boxes])
 
 
-def _join(boxes: Sequence[Box]) -> list[Box]:
-    """One more axis: maximal rows of boxes that differ by a constant step and stride. Lone boxes stay as they are."""
-    out: list[Box] = []
-    start = 0
-    while start < len(boxes):
-        box, stop = boxes[start], start + 1
-        if _alike(boxes, start, stop):
-            step, stride = boxes[stop].first - box.first, boxes[stop].place - box.place
-            while (
-                _alike(boxes, start, stop)
-                and boxes[stop].first - boxes[stop - 1].first == step
-                and boxes[stop].place - boxes[stop - 1].place == stride
-            ):
-                stop += 1
-            box = Box(box.first, box.place, (stop - start, *box.sizes), (step, *box.steps), (stride, *box.strides))
-        out.append(box)
-        start = stop
-    return out
+class _Level(NamedTuple):
+    """Boxes as arrays; kind[i] is the index in shapes of box i's sizes, steps and strides."""
+
+    first: np.ndarray
+    place: np.ndarray
+    kind: np.ndarray
+    shapes: list[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
 
 
-def _alike(boxes: Sequence[Box], one: int, other: int) -> bool:
-    a = boxes[one]
-    return other < len(boxes) and (a.sizes, a.steps, a.strides) == (boxes[other].sizes, boxes[other].steps, boxes[other].strides)
+def _join(level: _Level) -> _Level:
+    """One more axis: maximal runs of equal boxes that differ by a constant step and stride. Lone boxes stay as they are."""
+    count = len(level.first)
+    if count < 2:
+        return level
+    gaps = np.stack([np.diff(level.first), np.diff(level.place), np.where(level.kind[1:] == level.kind[:-1], level.kind[1:], -1)])
+    changes = np.flatnonzero((gaps[:, 1:] != gaps[:, :-1]).any(axis=0)) + 1
+    ends = np.append(changes, count - 1)  # of the runs of equal gaps
+    shapes = list(level.shapes)
+    numbers = {shape: i for i, shape in enumerate(shapes)}
+    starts, kinds = [], []
+    at, run = 0, 0
+    while at < count:
+        while run < len(ends) and ends[run] <= at:
+            run += 1
+        kind, stop = int(level.kind[at]), at + 1
+        if run < len(ends) and gaps[2, at] >= 0:
+            stop = int(ends[run]) + 1
+            sizes, steps, strides = shapes[kind]
+            shape = ((stop - at, *sizes), (int(gaps[0, at]), *steps), (int(gaps[1, at]), *strides))
+            kind = numbers.setdefault(shape, len(shapes))
+            if kind == len(shapes):
+                shapes.append(shape)
+        starts.append(at)
+        kinds.append(kind)
+        at = stop
+    index = np.array(starts)
+    return _Level(level.first[index], level.place[index], np.array(kinds), shapes)
 
 
 def _grid(first: int, sizes: Sequence[int], steps: Sequence[int]) -> np.ndarray:

@@ -8,13 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from he_backend.graph.affine import AffineMap
-from he_backend.inference.cost import MAX_WEIGHT_BYTES, RoundSize, batch_nanoseconds, product_nanoseconds, weight_bytes
+from he_backend.inference.cost import (
+    MAX_WEIGHT_BYTES,
+    RoundSize,
+    batch_nanoseconds,
+    grid_nanoseconds,
+    product_nanoseconds,
+    weight_bytes,
+)
+from he_backend.inference.grid import fits_grid, grid_sources
 from he_backend.inference.product import Blocking, blockings, spread
 from he_backend.inference.quantise import Statistics, bias_constant
 from he_backend.inference.structure import Structure
 
-# Engines whose tensors hold values in coefficients.
-PRODUCT_ENGINES = ("native", "clear")
+# Engines whose tensors hold values in coefficients: what grid and product packing need.
+COEFFICIENT_ENGINES = ("native", "clear")
 
 
 @dataclass(frozen=True)
@@ -29,26 +37,43 @@ class Packing:
 BATCH = Packing("batch")
 
 
+GRID = Packing("grid")
+
+
 def choose_packing(
     affine: AffineMap, structure: Structure | None, stats: Sequence[Statistics], degree: int, engine: str, wanted: str, rows: int
 ) -> Packing:
-    """The packing of one round at a ring degree. A round without a structure that products can use stays with 'batch'."""
-    if wanted == "batch" or structure is None or engine not in PRODUCT_ENGINES:
-        return BATCH
+    """The packing of one round at a ring degree: the cheapest one, or the wanted one where the round has a structure that it can use.
+
+    Otherwise it stays with 'batch', which every map fits.
+    """
+    options = packing_costs(affine, structure, stats, degree, engine, rows)
+    fitting = [option for option in options if wanted in ("auto", option[0].name)]
+    return min(fitting, key=lambda option: option[1])[0] if fitting else BATCH
+
+
+def packing_costs(
+    affine: AffineMap, structure: Structure | None, stats: Sequence[Statistics], degree: int, engine: str, rows: int
+) -> list[tuple[Packing, float]]:
+    """What a round can take, the best of each kind, and its estimated nanoseconds for `rows` rows under one prime."""
+    constant = 1 if affine.bias.any() else 0
+    size = RoundSize(sum(affine.in_sizes) + constant, sum(affine.out_sizes), affine.nonzeros)
+    options = [(BATCH, batch_nanoseconds(size, degree, rows))]
+    if structure is None or engine not in COEFFICIENT_ENGINES:
+        return options
+    if fits_grid(structure, degree):
+        _, shift, _ = grid_sources(structure)
+        options.append((GRID, grid_nanoseconds(structure, len(shift) + constant, int((shift > 0).sum()), degree, rows)))
     reach = int(structure.place.max()) + 1
 
     def cost(blocking: Blocking) -> float:
         return product_nanoseconds(blocking, min(degree, (blocking.outs - 1) * structure.positions + reach), rows)
 
     fitting = [blocking for blocking in blockings(structure, degree) if weight_bytes(blocking, 1) <= MAX_WEIGHT_BYTES]
-    if not fitting:
-        return BATCH
-    best = min(fitting, key=cost)
-    constant = 1 if structure.bias else 0
-    size = RoundSize(sum(affine.in_sizes) + constant, sum(affine.out_sizes), affine.nonzeros)
-    if wanted == "auto" and batch_nanoseconds(size, degree, rows) <= cost(best):
-        return BATCH
-    return Packing("product", best, _noise_factor(affine, structure, stats, best))
+    if fitting:
+        best = min(fitting, key=cost)
+        options.append((Packing("product", best, _noise_factor(affine, structure, stats, best)), cost(best)))
+    return options
 
 
 def _noise_factor(affine: AffineMap, structure: Structure, stats: Sequence[Statistics], blocking: Blocking) -> float:

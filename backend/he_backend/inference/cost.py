@@ -9,10 +9,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from he_backend.inference.grid import grid_columns
 from he_backend.inference.product import Blocking
+from he_backend.inference.structure import Structure
 
 # Nanoseconds per coefficient: encryption (mask, error, transform), decryption, a mask from its seed, a transform, a product with its sum.
 ENCRYPT, DECRYPT, EXPAND, TRANSFORM, MULTIPLY = 12.0, 11.0, 5.0, 5.0, 1.2
+READ = 0.15  # a coefficient read into the linear algebra
+SHIFT = 0.35  # a coefficient of a shifted channel, read into the linear algebra
 SCALAR = 0.05  # a scalar weight times a coefficient, in the exact linear algebra
 BYTE = 1.0
 _SENT_BYTES, _ANSWER_BYTES = 6.75, 2.75
@@ -38,6 +42,20 @@ def batch_nanoseconds(size: RoundSize, degree: int, rows: int) -> float:
     decrypted = got * (TRANSFORM + columns * (DECRYPT - TRANSFORM))
     linear = size.multiplications * SCALAR * (degree + columns * width)
     wire = (size.in_elements * rows * _SENT_BYTES + size.out_elements * (degree + rows) * _ANSWER_BYTES) * BYTE
+    return fresh + decrypted + linear + wire
+
+
+def grid_nanoseconds(structure: Structure, inputs: int, shifted: int, degree: int, rows: int) -> float:
+    """The cost of `rows` rows whose channels are read as `inputs` shifted ones, `shifted` of them by more than nothing."""
+    constant = 1 if structure.bias else 0
+    columns = grid_columns(rows, structure.positions, int(structure.shift.max()), int(structure.place.max()), degree)
+    width = min(rows * structure.positions, degree)
+    channels, outs = structure.channels + constant, structure.out_channels
+    multiplications = structure.column_channel.size * (outs // len(structure.column_channel)) + constant * outs
+    fresh = channels * (degree * (EXPAND + columns * (ENCRYPT - EXPAND)) + degree * (EXPAND + TRANSFORM))
+    decrypted = outs * degree * (TRANSFORM + columns * (DECRYPT - TRANSFORM))
+    linear = (multiplications * SCALAR + inputs * READ + shifted * SHIFT) * (degree + columns * width)
+    wire = (channels * columns * width * _SENT_BYTES + outs * (degree + columns * width) * _ANSWER_BYTES) * BYTE
     return fresh + decrypted + linear + wire
 
 

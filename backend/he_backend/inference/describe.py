@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Callable
 
 from he_backend.ckks.serial import TensorHeader
 from he_backend.inference.plan import ClientPlan
@@ -111,14 +111,13 @@ def _chunks(plan: ClientPlan, rows: int) -> int:
 def _round_cost(plan: ClientPlan, index: int, rows: int) -> RoundCost:
     this, degree = plan.rounds[index], plan.params.ring_degree
 
-    def payload(moduli: tuple[int, ...], count: int, mask: str, product_width: int) -> int:
+    def payload(moduli: tuple[int, ...], count: int, mask: str, width_of: Callable[[int, int], int]) -> int:
         kind = "none" if plan.engine == "clear" else mask
         total = 0
         for start in range(0, rows, plan.chunk_rows()):
             part = min(plan.chunk_rows(), rows - start)
-            columns = math.ceil(part / plan.column_rows(index))
-            width = product_width if this.layout else degree if plan.engine == "seal" or columns > 1 else part
-            total += TensorHeader(plan.engine, degree, moduli, False, columns, count, width, kind).payload_bytes
+            header = TensorHeader(plan.engine, degree, moduli, False, plan.columns(index, part), count, width_of(index, part), kind)
+            total += header.payload_bytes
         return total
 
     return RoundCost(
@@ -134,8 +133,8 @@ def _round_cost(plan: ClientPlan, index: int, rows: int) -> RoundCost:
         this.weight_bits,
         this.expected_bits,
         this.multiplications * rows,
-        payload(plan.sent_moduli(index), plan.in_count(index), "seed", degree),
-        payload(plan.answer_moduli(index), plan.out_count(index), "array", this.layout.width if this.layout else 0),
+        payload(plan.sent_moduli(index), plan.in_count(index), "seed", plan.sent_width),
+        payload(plan.answer_moduli(index), plan.out_count(index), "array", plan.answer_width),
     )
 
 

@@ -1,17 +1,22 @@
 """Packing: where the values of a round's rows lie in polynomials.
 
 Batch: a polynomial holds one tensor element of many rows, so a ciphertext tensor is the transpose of the rows. Product: a column holds one
-row, its elements where the round's layout says.
+row, its elements where the round's layout says. Grid: a polynomial holds the positions of one channel.
 """
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Sequence, Tuple, Union
 
 import numpy as np
 
-from he_backend.errors import InputError
-from he_backend.inference.boxes import Box, expand
+from he_backend.errors import InputError, ProtocolError
+from he_backend.inference.boxes import copy_boxes, expand
+from he_backend.inference.grid import GridLayout
+from he_backend.inference.product import ProductLayout
+
+# Scales of a value's elements in order, as (how many, scale): a convolution has one for each channel.
+ScaleRuns = Tuple[Tuple[int, float], ...]
 
 
 def pack_batch(values: Sequence[np.ndarray], constant: float) -> np.ndarray:
@@ -34,42 +39,132 @@ def pack_batch(values: Sequence[np.ndarray], constant: float) -> np.ndarray:
     return packed.T
 
 
-def unpack_batch(packed: np.ndarray, shapes: Sequence[tuple[int, ...]], scales: Sequence[Sequence[tuple[int, float]]]) -> list[np.ndarray]:
-    """The tensors float32 [rows, *shape] in packed [elements, rows], each element divided by its scale (runs of equal ones)."""
-    out, start = [], 0
-    for shape, scale in zip(shapes, scales):
-        size = int(np.prod(shape, dtype=np.int64))
-        factors = np.repeat([1.0 / one for _, one in scale], [count for count, _ in scale])
-        part = np.multiply(packed[start : start + size].T, factors, dtype=np.float64).astype(np.float32)
-        out.append(part.reshape((-1, *shape)))
-        start += size
-    if start != len(packed):
-        raise InputError(f"{len(packed)} elements came back where the plan has {start}")
-    return out
+class BatchPacker:
+    """A polynomial for each element; rows side by side in it."""
+
+    by_rows = True  # in which order decrypted values are best written
+
+    def __init__(self, scales: Sequence[ScaleRuns]) -> None:
+        self.scales = _factors(scales)  # of each polynomial of the answer
+
+    def pack(self, values: Sequence[np.ndarray], constant: float) -> np.ndarray:
+        """[elements, rows] of the tensors [rows, ...], one after the other, and the constant."""
+        return pack_batch(values, constant)
+
+    def count(self, rows: int, columns: int, width: int) -> int:
+        """Values of an answer's polynomial that are decrypted, over all columns."""
+        return rows
+
+    def unpack(self, packed: np.ndarray, rows: int, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+        """The tensors float32 [rows, *shape] in packed float32 [elements, rows]."""
+        return _split(packed.T, shapes)
 
 
 class ProductPacker:
-    """Puts rows into the coefficients of polynomials of one degree, and takes answers out of them."""
+    """Puts rows into the coefficients of polynomials of one degree, a column for each, and takes answers out of them."""
 
-    def __init__(self, degree: int, in_count: int, width: int, sources: Sequence[Box], targets: Sequence[Box]) -> None:
-        self._degree, self._in_count, self._width = degree, in_count, width
-        elements, places = expand(sources)
+    by_rows = False
+
+    def __init__(self, layout: ProductLayout, degree: int, scales: Sequence[ScaleRuns]) -> None:
+        self._degree, self._in_count, self._width = degree, layout.in_count, layout.width
+        elements, places = expand(layout.sources)
         order = np.argsort(places)
         self._elements, self._places = elements[order], places[order]
-        elements, places = expand(targets)
+        elements, places = expand(layout.targets)
         self._answers = places[np.argsort(elements)]
+        self._inverses = (1.0 / _factors(scales)).astype(np.float32)
+        self.scales = np.ones(layout.out_count)
 
     def pack(self, values: Sequence[np.ndarray], constant: float) -> np.ndarray:
-        """float64 [in_count, rows * N]: row r of the tensors [rows, ...], and the constant, in r * N to (r + 1) * N; zeros elsewhere."""
+        """[in_count, rows * N]: row r of the tensors [rows, ...], and the constant, in r * N to (r + 1) * N; zeros elsewhere."""
         flat = pack_batch(values, constant).T  # [rows, elements]
-        rows = len(flat)
-        out = np.zeros((self._in_count, rows, self._degree))
+        out = np.zeros((self._in_count, len(flat), self._degree), dtype=flat.dtype)
         out[self._places // self._degree, :, self._places % self._degree] = flat[:, self._elements].T
         return out.reshape(self._in_count, -1)
 
-    def unpack(
-        self, packed: np.ndarray, shapes: Sequence[tuple[int, ...]], scales: Sequence[Sequence[tuple[int, float]]]
-    ) -> list[np.ndarray]:
-        """The tensors float32 [rows, *shape] in packed [out_count, rows * width], each element divided by its scale (runs of equals)."""
-        blocks = packed.reshape(len(packed), -1, self._width)
-        return unpack_batch(blocks[self._answers // self._degree, :, self._answers % self._degree], shapes, scales)
+    def count(self, rows: int, columns: int, width: int) -> int:
+        """A column for each row. Raises ProtocolError for an answer of another width."""
+        if width != self._width:
+            raise ProtocolError(f"the answer has {width} coefficients where the plan has {self._width}")
+        return columns * width
+
+    def unpack(self, packed: np.ndarray, rows: int, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+        """The tensors float32 [rows, *shape] in packed float32 [out_count, rows * width]."""
+        blocks = packed.reshape(len(packed), rows, self._width)
+        found = blocks[self._answers // self._degree, :, self._answers % self._degree]  # [elements, rows]
+        return _split(found.T * self._inverses, shapes)
+
+
+class GridPacker:
+    """Lays rows out by channel and position, and cuts the positions into columns."""
+
+    by_rows = False
+
+    def __init__(self, layout: GridLayout, degree: int, scales: Sequence[ScaleRuns]) -> None:
+        """Raises ProtocolError if outputs of one channel have different scales."""
+        self._layout, self._degree, self._step = layout, degree, degree - layout.reach
+        elements, places = expand(layout.targets)
+        factors, channel = _factors(scales)[elements], places // layout.positions
+        self.scales = np.ones(layout.out_count)
+        self.scales[channel] = factors
+        if not np.array_equal(self.scales[channel], factors):
+            raise ProtocolError("the plan has outputs of one channel at different scales")
+
+    def pack(self, values: Sequence[np.ndarray], constant: float) -> np.ndarray:
+        """[in_count, columns * width] of the tensors [rows, ...] and the constant; zeros where nothing lies."""
+        layout, flat = self._layout, pack_batch(values, constant).T
+        rows, columns = len(flat), self._layout.columns(len(flat), self._degree)
+        flat = np.ascontiguousarray(flat)
+        canvas = np.zeros((rows, layout.in_count * layout.positions), dtype=flat.dtype)
+        copy_boxes(layout.sources, flat, canvas)
+        line = canvas.reshape(rows, layout.in_count, layout.positions).transpose(1, 0, 2).reshape(layout.in_count, -1)
+        if columns == 1:
+            return line
+        out = np.zeros((layout.in_count, columns, self._degree), dtype=flat.dtype)
+        for column in range(columns):
+            part = line[:, column * self._step : column * self._step + self._degree]
+            out[:, column, : part.shape[1]] = part
+        return out.reshape(layout.in_count, -1)
+
+    def count(self, rows: int, columns: int, width: int) -> int:
+        """All columns whole."""
+        return columns * width
+
+    def unpack(self, packed: np.ndarray, rows: int, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+        """The tensors float32 [rows, *shape] in packed float32 [out_count, columns * width]."""
+        layout, columns = self._layout, self._layout.columns(rows, self._degree)
+        if columns > 1:
+            packed = packed.reshape(layout.out_count, columns, -1)[:, :, : self._step].reshape(layout.out_count, -1)
+        length = rows * layout.positions
+        line = np.zeros((layout.out_count, length), dtype=np.float32) if packed.shape[1] < length else packed[:, :length]
+        line[:, : packed.shape[1]] = packed[:, :length]
+        canvas = line.reshape(layout.out_count, rows, layout.positions).transpose(1, 0, 2).reshape(rows, -1)
+        elements = sum(int(np.prod(shape, dtype=np.int64)) for shape in shapes)
+        flat = np.empty((rows, elements), dtype=np.float32)
+        copy_boxes(layout.targets, flat, canvas, back=True)
+        return _split(flat, shapes)
+
+
+Packer = Union[BatchPacker, ProductPacker, GridPacker]
+
+
+def make_packer(layout: ProductLayout | GridLayout | None, degree: int, scales: Sequence[ScaleRuns]) -> Packer:
+    """What packs the rows of a round and unpacks its answers; without a layout, batch packing."""
+    if layout is None:
+        return BatchPacker(scales)
+    return GridPacker(layout, degree, scales) if isinstance(layout, GridLayout) else ProductPacker(layout, degree, scales)
+
+
+def _factors(scales: Sequence[ScaleRuns]) -> np.ndarray:
+    """float64 [elements]: runs of (how many, scale) of all outputs, one after the other."""
+    runs = [run for one in scales for run in one]
+    return np.repeat([scale for _, scale in runs], [count for count, _ in runs])
+
+
+def _split(flat: np.ndarray, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+    """[rows, elements] as tensors [rows, *shape], float32."""
+    ends = np.cumsum([int(np.prod(shape, dtype=np.int64)) for shape in shapes])
+    if ends[-1] != flat.shape[1]:
+        raise InputError(f"{flat.shape[1]} elements came back where the plan has {ends[-1]}")
+    parts = np.split(flat, ends[:-1], axis=1)
+    return [np.ascontiguousarray(part, dtype=np.float32).reshape((-1, *shape)) for part, shape in zip(parts, shapes)]

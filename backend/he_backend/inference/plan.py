@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Callable, Mapping, NamedTuple, Sequence, Union
 
 import numpy as np
 
-from he_backend.ckks.engines import Traits, answer_modulus, tensor_moduli, traits
+from he_backend.ckks.engines import RoundMap, Traits, answer_modulus, tensor_moduli, traits
 from he_backend.ckks.exact_linear import MAX_ANSWER_BITS
-from he_backend.ckks.linear import MAX_WEIGHT_BITS, LinearMap
+from he_backend.ckks.linear import MAX_WEIGHT_BITS
 from he_backend.ckks.params import Params, check_params
-from he_backend.ckks.product import ProductMap
 from he_backend.errors import CapacityError, EngineError, ParameterError
 from he_backend.graph.affine import AffineMap, lower
 from he_backend.graph.model import ValueSpec
 from he_backend.graph.program import Program, Segment, Step
-from he_backend.inference.choice import BATCH, PRODUCT_ENGINES, Packing, choose_packing
+from he_backend.inference.choice import BATCH, COEFFICIENT_ENGINES, Packing, choose_packing
+from he_backend.inference.grid import GridLayout, lay_out_grid
+from he_backend.inference.packing import ScaleRuns
 from he_backend.inference.product import ProductLayout, lay_out
-from he_backend.inference.quantise import LARGEST_SCALED, Noise, Statistics, best_width, quantise, relative_error, statistics
+from he_backend.inference.quantise import LARGEST_SCALED, Noise, QuantisedMap, Statistics, best_width, quantise, relative_error, statistics
 from he_backend.inference.structure import Structure, find_structure
 
-PACKINGS = ("batch", "product")
+PACKINGS = ("batch", "grid", "product")
 MIN_BITS, MAX_BITS, DEFAULT_BITS = 4, 24, 12
 DEFAULT_MEMORY_BYTES = 1 << 29  # for the ciphertexts of a round, both parties together
 # The promise leaves 2 bits for the largest of many errors over the typical one, and more where a client step makes errors larger: one
@@ -48,9 +49,7 @@ _VALUE_BYTES = 32  # that both parties together hold of an encrypted or decrypte
 AUTO_LADDER = tuple((2048, size) for size in range(28, 55)) + tuple((4096, size) for size in range(55, 61))
 
 
-# Scales of a value's elements in order, as (how many, scale): a convolution has one for each channel.
-ScaleRuns = Tuple[Tuple[int, float], ...]
-RoundMap = Union[LinearMap, ProductMap]
+Layout = Union[GridLayout, ProductLayout]
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class RoundPlan:
     answer_bits: int  # size of the modulus that the answer is switched to; 0 when it stays modulo the round's primes
     expected_bits: float
     multiplications: int  # scalar multiplications per row
-    layout: ProductLayout | None = None  # of product packing
+    layout: Layout | None = None  # of grid and product packing
 
 
 @dataclass(frozen=True)
@@ -121,9 +120,31 @@ class ClientPlan:
         layout = self.rounds[index].layout
         return layout.out_count if layout else self.out_elements(index)
 
-    def column_rows(self, index: int) -> int:
-        """Rows that a column of round `index` holds."""
-        return 1 if self.rounds[index].layout else self.traits.column_rows
+    def columns(self, index: int, rows: int) -> int:
+        """Columns that round `index` takes for `rows` rows."""
+        layout, degree = self.rounds[index].layout, self.params.ring_degree
+        if isinstance(layout, GridLayout):
+            return layout.columns(rows, degree)
+        return rows if layout else -(-rows // self.traits.column_rows)
+
+    def sent_width(self, index: int, rows: int) -> int:
+        """Coefficients of each polynomial that round `index` sends for `rows` rows."""
+        layout, degree = self.rounds[index].layout, self.params.ring_degree
+        if isinstance(layout, GridLayout):
+            return layout.width(rows, degree)
+        return degree if layout or self.engine == "seal" or self.columns(index, rows) > 1 else rows
+
+    def answer_width(self, index: int, rows: int) -> int:
+        """Coefficients of each polynomial that comes back."""
+        layout = self.rounds[index].layout
+        return layout.width if isinstance(layout, ProductLayout) else self.sent_width(index, rows)
+
+    def _most_rows(self, index: int, columns: int) -> int:
+        """The most rows that round `index` takes in so many columns."""
+        layout, degree = self.rounds[index].layout, self.params.ring_degree
+        if isinstance(layout, GridLayout):
+            return layout.rows(columns, degree)
+        return columns if layout else columns * self.traits.column_rows
 
     def out_elements(self, index: int) -> int:
         """Values of a row that round `index` receives."""
@@ -152,14 +173,15 @@ class ClientPlan:
         Raises CapacityError when one column is too many already.
         """
         kind = self.traits
-        counts = [self.in_count(i) + self.out_count(i) for i in range(len(self.rounds))]
-        sizes = [count * kind.column_rows * _VALUE_BYTES for count in counts]
-        if max(sizes, default=0) > memory_bytes and memory_bytes != DEFAULT_MEMORY_BYTES:
+        of_polynomial = self.params.ring_degree * _VALUE_BYTES
+        sizes = [(self.in_count(i) + self.out_count(i)) * of_polynomial for i in range(len(self.rounds))]  # of a column
+        least = [size * self.columns(i, 1) for i, size in enumerate(sizes)]
+        if max(least, default=0) > memory_bytes and memory_bytes != DEFAULT_MEMORY_BYTES:
             raise CapacityError(
-                f"memory: {memory_bytes} bytes were allowed, round {sizes.index(max(sizes))} needs {max(sizes)} at least; "
+                f"memory: {memory_bytes} bytes were allowed, round {least.index(max(least))} needs {max(least)} at least; "
                 "allow more, or take a preset with a smaller ring"
             )
-        fit = [max(1, min(kind.most_columns, memory_bytes // size)) * self.column_rows(i) for i, size in enumerate(sizes)]
+        fit = [self._most_rows(i, max(1, min(kind.most_columns, memory_bytes // max(1, size)))) for i, size in enumerate(sizes)]
         rows = min([*fit, max(_MOST_CHUNK_ROWS, kind.column_rows), kind.most_columns * kind.column_rows])
         return rows if any(this.layout for this in self.rounds) else rows // kind.column_rows * kind.column_rows
 
@@ -186,8 +208,11 @@ def make_plan(program: Program, model_id: str, model_name: str, spec: PlanSpec) 
         raise ParameterError(f"packing: {spec.packing!r} is not known; allowed: auto, {', '.join(PACKINGS)}")
     if type(spec.bits) is not int or not MIN_BITS <= spec.bits <= MAX_BITS:
         raise ParameterError(f"bits: {spec.bits!r}; allowed: {MIN_BITS} to {MAX_BITS} bits of precision")
-    if spec.packing == "product" and spec.engine not in PRODUCT_ENGINES:
-        raise EngineError(f"packing 'product' needs engine {' or '.join(PRODUCT_ENGINES)}, not {spec.engine!r}; take packing auto or batch")
+    if spec.packing in ("grid", "product") and spec.engine not in COEFFICIENT_ENGINES:
+        raise EngineError(
+            f"packing {spec.packing!r} needs engine {' or '.join(COEFFICIENT_ENGINES)}, not {spec.engine!r}; "
+            "take packing auto or batch"
+        )
     affines = [lower(segment, program.shapes) for segment in program.segments]
     stats = [statistics(affine) for affine in affines]
     margin = _step_margin(program)
@@ -241,7 +266,7 @@ def rows_class(rows: int) -> int:
 
 
 def _structure(segment: Segment, affine: AffineMap, program: Program, spec: PlanSpec) -> Structure | None:
-    if spec.packing == "batch" or spec.engine not in PRODUCT_ENGINES:
+    if spec.packing == "batch" or spec.engine not in COEFFICIENT_ENGINES:
         return None
     return find_structure(affine, [tuple(program.shapes[name]) for name in segment.inputs])
 
@@ -343,9 +368,9 @@ def _plan_round(
     answer_bits, error = _answer_bits(stats, packing, width, modulus, kind, params, due)
     map_ = quantise(affine, width)
     linear: RoundMap = map_.linear
-    layout = None
-    if structure is not None and packing.blocking is not None:
-        laid = lay_out(structure, packing.blocking, map_.linear, sum(map_.in_sizes))
+    layout: Layout | None = None
+    if structure is not None and packing is not BATCH:
+        laid = _lay_out(structure, packing, map_)
         if laid is None:
             return _plan_round(segment, affine, stats, None, BATCH, choice, params, spec, due)
         layout, linear = laid
@@ -372,6 +397,13 @@ def _plan_round(
             f"({modulus.bit_length()} bits); take a preset with a larger modulus"
         )
     return this, linear, error
+
+
+def _lay_out(structure: Structure, packing: Packing, map_: QuantisedMap) -> tuple[Layout, RoundMap] | None:
+    values = sum(map_.in_sizes)
+    if packing.blocking is None:
+        return lay_out_grid(structure, map_.linear, values)
+    return lay_out(structure, packing.blocking, map_.linear, values)
 
 
 def _noise(kind: Traits, params: Params, modulus_bits: int, packing: Packing) -> Noise:
@@ -416,7 +448,7 @@ def safe_scale(this: RoundPlan, modulus: int, kind: Traits, ring_degree: int, la
         reach = sum(norm * size for norm, size in zip(row, largest))
         if this.constant:
             reach += row[-1] * this.constant
-        errors = max(sum(row), this.layout.error_norm) if this.layout else sum(row)
+        errors = max(sum(row), this.layout.error_norm) if isinstance(this.layout, ProductLayout) else sum(row)
         room = modulus / 2.0 * (1.0 - 2.0**-40) - 1.0 - errors * kind.most_error - switching
         if reach > 0.0:
             bound = min(bound, room / (reach * kind.growth))

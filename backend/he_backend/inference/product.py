@@ -15,10 +15,8 @@ import numpy as np
 
 from he_backend.ckks.linear import LinearMap
 from he_backend.ckks.product import ProductMap
-from he_backend.inference.boxes import Box, find_boxes
-from he_backend.inference.structure import Structure
-
-MAX_BOXES = 1024
+from he_backend.inference.boxes import MAX_BOXES, Box, find_boxes
+from he_backend.inference.structure import Structure, linear_bias
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ def lay_out(structure: Structure, blocking: Blocking, linear: LinearMap, values:
         )
     ]
     if structure.bias:
-        bias = _bias(linear, values)[structure.scatter]  # [J, P]
+        bias = linear_bias(linear, values)[structure.scatter]  # [J, P]
         if structure.uniform_bias:
             where = np.unique(structure.place)
             constant = place(np.full(len(where), structure.channels), where)
@@ -145,12 +143,3 @@ def _gather_pairs(
         power[order].astype(np.int32),
         weight[order].astype(np.int32),
     )
-
-
-def _bias(linear: LinearMap, values: int) -> np.ndarray:
-    """int64 [out_count]: the weights on the constant."""
-    out = np.zeros(linear.out_count, np.int64)
-    for block in linear.blocks:
-        if block.gather.size == 1 and int(block.gather.ravel()[0]) == values:
-            np.add.at(out, block.scatter.reshape(-1), block.weights.reshape(-1).astype(np.int64))
-    return out

@@ -17,7 +17,7 @@ from he_backend.graph.affine import AffineMap, Block
 
 MAX_DENSE = 1 << 22  # entries of a matrix that is made of a map without other structure
 MAX_GATHERED = 1 << 22  # entries of a gather pattern that is looked through
-MAX_PLACED = 1 << 17  # elements whose places are worked out
+MAX_PLACED = 1 << 23  # elements whose places are worked out
 
 
 @dataclass(frozen=True)
@@ -90,36 +90,47 @@ def _common(affine: AffineMap, in_shapes: Sequence[tuple[int, ...]]) -> Structur
     """All blocks side by side, if they read the same elements in the same way and every output element is written once."""
     blocks = _used(affine)
     first = blocks[0]
-    if first.gather.size > MAX_GATHERED:
-        return None
+    groups, places, terms = first.gather.shape
+    shape = in_shapes[first.source]
     if any(
         b.source != first.source or b.gather.shape != first.gather.shape or not np.array_equal(b.gather, first.gather) for b in blocks[1:]
     ):
         return None
-    scatter = np.concatenate([b.scatter for b in blocks], axis=2).astype(np.int64)  # [G, P, M]
-    if scatter.size != sum(affine.out_sizes) or len(np.unique(scatter)) != scatter.size:
+    scatter = np.concatenate([b.scatter for b in blocks], axis=2)  # [G, P, M]
+    if scatter.size != sum(affine.out_sizes) or np.bincount(scatter.ravel(), minlength=scatter.size).max() > 1:
         return None
-    groups, places, terms = first.gather.shape
-    pattern = first.gather.transpose(1, 0, 2).reshape(places, groups * terms)
-    found = _positions(pattern, in_shapes[first.source])
+    steps = _group_steps(first.gather, shape)
+    pattern = first.gather[0] if steps is not None else first.gather.transpose(1, 0, 2).reshape(places, groups * terms)
+    if pattern.size > MAX_GATHERED:
+        return None
+    found = _positions(pattern, shape)
     if found is None:
         return None
-    column_channel, shift, place, channel, position = found
     start = sum(affine.in_sizes[: first.source])
     elements, at = np.unique(pattern, return_index=True)
     elements, at = (elements[1:], at[1:]) if elements[0] < 0 else (elements, at)
-    rows = scatter.transpose(0, 2, 1).reshape(-1, places)
-    ids, numbered = np.unique(np.append(column_channel, channel.reshape(-1)[at]), return_inverse=True)
-    numbered = numbered - (1 if ids[0] < 0 else 0)
+    element_channel, element_position = found.column_channel[at % pattern.shape[1]], found.position.reshape(-1)[at]
+    column_channel, shift = found.column_channel, found.shift
+    if steps is not None:  # the other groups do the same with channels further on
+        ahead = np.arange(groups) * found.phases * steps
+        column_channel = np.where(column_channel >= 0, column_channel + ahead[:, None], -1).reshape(-1)
+        shift = np.tile(shift, groups)
+        elements = (elements.astype(np.int64) + np.arange(groups)[:, None] * steps * _after(shape, 0)).reshape(-1)
+        element_channel, element_position = (element_channel + ahead[:, None]).reshape(-1), np.tile(element_position, groups)
+    rows = scatter.transpose(0, 2, 1).reshape(-1, places).astype(np.int64)
+    ids, numbered = np.unique(np.append(column_channel, element_channel), return_inverse=True)
+    padding = 1 if ids[0] < 0 else 0
+    numbered = numbered.reshape(-1) - padding
+    order = np.lexsort((element_position, numbered[groups * terms :]))
     return Structure(
-        int(place.max() + shift.max()) + 1,
-        len(ids) - (1 if ids[0] < 0 else 0),
+        int(found.place.max() + shift.max()) + 1,
+        len(ids) - padding,
         numbered[: groups * terms].reshape(groups, terms),
         shift.reshape(groups, terms),
-        place,
-        elements.astype(np.int64) + start,
-        numbered[groups * terms :],
-        position.reshape(-1)[at],
+        found.place,
+        elements.astype(np.int64)[order] + start,
+        numbered[groups * terms :][order],
+        element_position[order],
         rows,
         tuple(range(len(blocks))),
         bool(affine.bias.any()),
@@ -127,12 +138,41 @@ def _common(affine: AffineMap, in_shapes: Sequence[tuple[int, ...]]) -> Structur
     )
 
 
-def _positions(pattern: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
-    """Of a gather pattern [P, columns] over a tensor: channel and shift of each column, place of each row, both of each entry."""
+def _group_steps(gather: np.ndarray, shape: tuple[int, ...]) -> int | None:
+    """By how many channels (along the first axis) each group reads further on than the one before it, if that is all they differ by."""
+    groups = len(gather)
+    if groups == 1 or len(shape) < 2:
+        return None
+    read = gather[0] >= 0
+    if not read.any():
+        return None
+    one = gather[:, read]
+    ahead = int(one[1, 0]) - int(one[0, 0])
+    channel = one[0].astype(np.int64) // _after(shape, 0)
+    if ahead <= int(channel.max() - channel.min()) * _after(shape, 0) or ahead % _after(shape, 0):
+        return None  # groups that share channels are looked at whole
+    moved = one[:1] + np.arange(groups, dtype=one.dtype)[:, None] * one.dtype.type(ahead)
+    same = (gather[:, ~read] < 0).all() and np.array_equal(one, moved)
+    return ahead // _after(shape, 0) if same else None
+
+
+@dataclass(frozen=True)
+class _Positions:
+    """Of a gather pattern [P, columns] over a tensor: what its rows and columns stand for."""
+
+    column_channel: np.ndarray  # int64 [columns]: channel * phases + phase; -1: reads padding only
+    shift: np.ndarray  # int64 [columns]
+    place: np.ndarray  # int64 [P]
+    position: np.ndarray  # int64 [P, columns]
+    phases: int
+
+
+def _positions(pattern: np.ndarray, shape: tuple[int, ...]) -> _Positions | None:
+    """A strided map is one without strides over more channels: those of each phase (position modulo stride) are apart."""
     if len(pattern) == 1:
         channel = pattern.astype(np.int64)
         nothing = np.zeros(channel.shape, np.int64)
-        return channel[0], nothing[0], np.zeros(1, np.int64), channel, nothing
+        return _Positions(channel[0], nothing[0], np.zeros(1, np.int64), nothing, 1)
     for axis in dict.fromkeys((0, len(shape) - 1)) if len(shape) > 1 else ():
         channel = np.where(pattern >= 0, _coordinate(pattern, shape, axis), -1)
         column_channel = channel.max(axis=0)
@@ -143,25 +183,34 @@ def _positions(pattern: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray,
         if any(found is None for found in sums):
             continue
         place, shift = np.zeros(len(pattern), np.int64), np.zeros(pattern.shape[1], np.int64)
+        phase, phases = np.zeros(pattern.shape[1], np.int64), 1
         outside = np.zeros(pattern.shape, bool)
         for d, found in zip(rest, sums):
             assert found is not None
             of_row, of_column = found
             total = of_row[:, None] + of_column
             outside |= (total < 0) | (total >= shape[d])
-            extent = int(total.max() - total.min()) + 1
-            place = place * extent + of_row - of_row.min()
-            shift = shift * extent + of_column - of_column.min()
+            of_row, of_column = of_row - of_row.min(), of_column - of_column.min()
+            stride = int(np.gcd.reduce(of_row)) or 1
+            extent = int(of_row.max() // stride + of_column.max() // stride) + 1
+            place = place * extent + of_row // stride
+            shift = shift * extent + of_column // stride
+            phase, phases = phase * stride + of_column % stride, phases * stride
         used = column_channel >= 0
         if not np.array_equal(outside[:, used], pattern[:, used] < 0):
             continue  # a hole that is not padding
-        return column_channel, np.where(used, shift, 0), place, channel, place[:, None] + shift
+        shift = np.where(used, shift, 0)
+        return _Positions(np.where(used, column_channel * phases + phase, -1), shift, place, place[:, None] + shift, phases)
     return None
 
 
+def _after(shape: tuple[int, ...], axis: int) -> int:
+    """Elements from one index along an axis to the next."""
+    return int(np.prod(shape[axis + 1 :], dtype=np.int64))
+
+
 def _coordinate(pattern: np.ndarray, shape: tuple[int, ...], axis: int) -> np.ndarray:
-    after = int(np.prod(shape[axis + 1 :], dtype=np.int64))
-    result: np.ndarray = pattern.astype(np.int64) // after % shape[axis]
+    result: np.ndarray = pattern.astype(np.int64) // _after(shape, axis) % shape[axis]
     return result
 
 
@@ -224,3 +273,12 @@ def _matrix(linear: LinearMap, elements: np.ndarray) -> np.ndarray:
         unit[some, np.arange(len(some))] = 1.0
         parts.append(np.rint(apply_blocks(linear, unit)).astype(np.int64).T)
     return np.concatenate(parts) if parts else np.zeros((0, linear.out_count), np.int64)
+
+
+def linear_bias(linear: LinearMap, values: int) -> np.ndarray:
+    """int64 [out_count]: the weights on the constant, element `values`."""
+    out = np.zeros(linear.out_count, np.int64)
+    for block in linear.blocks:
+        if block.gather.size == 1 and int(block.gather.ravel()[0]) == values:
+            np.add.at(out, block.scatter.reshape(-1), block.weights.reshape(-1).astype(np.int64))
+    return out

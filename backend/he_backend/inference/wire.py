@@ -18,10 +18,11 @@ from he_backend.errors import HeError, ProtocolError
 from he_backend.graph.model import ValueSpec
 from he_backend.graph.program import Step
 from he_backend.graph.steps import check_step
-from he_backend.inference.boxes import MAX_AXES, Box, expand
-from he_backend.inference.choice import PRODUCT_ENGINES
-from he_backend.inference.plan import PACKINGS, ClientPlan, RoundPlan
-from he_backend.inference.product import MAX_BOXES, ProductLayout
+from he_backend.inference.boxes import MAX_AXES, MAX_BOXES, Box, expand
+from he_backend.inference.choice import COEFFICIENT_ENGINES
+from he_backend.inference.grid import GridLayout
+from he_backend.inference.plan import PACKINGS, ClientPlan, Layout, RoundPlan
+from he_backend.inference.product import ProductLayout
 
 MAX_PLAN_BYTES = 64 << 20
 _MAX_VALUES, _MAX_ROUNDS, _MAX_ELEMENTS = 4096, 4096, 1 << 24
@@ -83,7 +84,7 @@ def _read_plan(raw: dict[str, Any], allow_insecure: bool) -> ClientPlan:
     _require(len(shapes) <= _MAX_VALUES and len(raw["rounds"]) <= _MAX_ROUNDS and len(raw["steps"]) == len(raw["rounds"]) + 1)
     degree = params.ring_degree
     rounds = tuple(_read_round(this, index, shapes, len(params.moduli), degree) for index, this in enumerate(raw["rounds"]))
-    _require(raw["engine"] in PRODUCT_ENGINES or not any(this.layout for this in rounds))
+    _require(raw["engine"] in COEFFICIENT_ENGINES or not any(this.layout for this in rounds))
     steps = tuple(_read_step(step) for step in raw["steps"])
     return ClientPlan(
         _text(raw["model_id"]),
@@ -106,7 +107,7 @@ def _read_round(raw: dict[str, Any], index: int, shapes: dict[str, tuple[int, ..
     norms = tuple(tuple(row) for row in raw["norms"])
     width = len(inputs) + (1 if constant else 0)
     _require(raw["index"] == index and raw["packing"] in PACKINGS and constant >= 0.0)
-    _require((raw["packing"] == "product") == (raw["layout"] is not None))
+    _require((raw["packing"] == "batch") == (raw["layout"] is None))
     _require(type(raw["level"]) is int and 1 <= raw["level"] <= levels)
     _require(len(norms) == len(outputs) and all(len(row) == width for row in norms))
     _require(all(type(norm) is int and 0 <= norm < 1 << 62 for row in norms for norm in row))
@@ -131,7 +132,7 @@ def _read_round(raw: dict[str, Any], index: int, shapes: dict[str, tuple[int, ..
         raw["multiplications"],
         None
         if raw["layout"] is None
-        else _read_layout(raw["layout"], _sizes(inputs, shapes) + (1 if constant else 0), _sizes(outputs, shapes), degree),
+        else _LAYOUTS[raw["packing"]](raw["layout"], _sizes(inputs, shapes) + (1 if constant else 0), _sizes(outputs, shapes), degree),
     )
 
 
@@ -139,21 +140,54 @@ def _sizes(names: tuple[str, ...], shapes: dict[str, tuple[int, ...]]) -> int:
     return sum(math.prod(shapes[name]) for name in names)
 
 
-def _read_layout(raw: dict[str, Any], in_elements: int, out_elements: int, degree: int) -> ProductLayout:
-    """A layout in which each polynomial sent carries elements, each in a coefficient of its own, and every output comes back once."""
+def _read_product(raw: dict[str, Any], in_elements: int, out_elements: int, degree: int) -> Layout:
     in_count, out_count, width, norm = (raw[key] for key in ("in_count", "out_count", "width", "error_norm"))
     _require(all(type(n) is int for n in (in_count, out_count, width, norm)))
-    _require(1 <= in_count <= _MAX_ELEMENTS and 1 <= out_count <= _MAX_ELEMENTS and 1 <= width <= degree and 0 <= norm < 1 << 62)
+    _require(1 <= width <= degree and 0 <= norm < 1 << 62)
+    sources, targets = _read_boxes(raw, in_elements, out_elements, (in_count, out_count), degree, width)
+    return ProductLayout(in_count, out_count, width, norm, sources, targets)
+
+
+def _read_grid(raw: dict[str, Any], in_elements: int, out_elements: int, degree: int) -> Layout:
+    in_count, out_count, positions, reach, last = (raw[key] for key in ("in_count", "out_count", "positions", "reach", "last"))
+    _require(all(type(n) is int for n in (in_count, out_count, positions, reach, last)))
+    _require(1 <= positions <= _MAX_ELEMENTS and 0 <= reach < degree and 0 <= last < positions)
+    _require(max(in_count, out_count) * positions <= 4 * _MAX_ELEMENTS)
+    sources, targets = _read_boxes(raw, in_elements, out_elements, (in_count, out_count), positions, last + 1)
+    return GridLayout(in_count, out_count, positions, reach, last, sources, targets)
+
+
+_LAYOUTS = {"product": _read_product, "grid": _read_grid}
+
+
+def _read_boxes(
+    raw: dict[str, Any], in_elements: int, out_elements: int, counts: tuple[int, int], pitch: int, width: int
+) -> tuple[tuple[Box, ...], tuple[Box, ...]]:
+    """Boxes by which each polynomial sent carries elements, each in a place of its own, and every output comes back once.
+
+    Place p is in polynomial p // pitch; outputs lie in its first `width` places.
+    """
+    in_count, out_count = counts
+    _require(1 <= in_count <= _MAX_ELEMENTS and 1 <= out_count <= _MAX_ELEMENTS)
     sources, targets = (tuple(_read_box(box) for box in raw[key]) for key in ("sources", "targets"))
     _require(len(sources) + len(targets) <= MAX_BOXES)
-    _require(sum(math.prod(box.sizes) for box in (*sources, *targets)) <= _MAX_ELEMENTS)
+    _require(sum(math.prod(box.sizes) for box in (*sources, *targets)) <= 4 * _MAX_ELEMENTS)
     elements, places = expand(sources)
-    _require(len(places) == len(np.unique(places)) and bool((elements >= 0).all()) and bool((elements < in_elements).all()))
-    _require(np.array_equal(np.unique(places // degree), np.arange(in_count)))
+    _require(_all_different(places) and bool((elements >= 0).all()) and bool((elements < in_elements).all()))
+    _require(np.array_equal(np.unique(places // pitch), np.arange(in_count)))
     elements, places = expand(targets)
-    _require(np.array_equal(np.sort(elements), np.arange(out_elements)) and bool((places % degree < width).all()))
-    _require(np.array_equal(np.unique(places // degree), np.arange(out_count)))
-    return ProductLayout(in_count, out_count, width, norm, sources, targets)
+    _require(len(elements) == out_elements and _all_different(elements) and bool((elements < out_elements).all()))
+    _require(bool((places % pitch < width).all()) and np.array_equal(np.unique(places // pitch), np.arange(out_count)))
+    return sources, targets
+
+
+def _all_different(numbers: np.ndarray) -> bool:
+    """Whether no two of some integers from 0 on are equal."""
+    if not len(numbers) or numbers.min() < 0 or numbers.max() >= 8 * _MAX_ELEMENTS:
+        return False
+    seen = np.zeros(int(numbers.max()) + 1, dtype=bool)
+    seen[numbers] = True
+    return int(seen.sum()) == len(numbers)
 
 
 def _read_box(raw: dict[str, Any]) -> Box:
