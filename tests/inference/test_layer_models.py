@@ -32,7 +32,7 @@ def outcome(case, engine, preset, packing):
     return "match"
 
 
-@pytest.mark.parametrize("engine, packing", [(e, p) for e in HERE for p in (("batch",) if e == "seal" else ("batch", "product"))])
+@pytest.mark.parametrize("engine, packing", [(e, p) for e in HERE for p in (("batch",) if e == "seal" else ("batch", "grid", "product"))])
 def test_layer_models_match_or_are_refused(engine, packing):
     tally = {case.name: outcome(case, engine, "N11_L1", packing) for case in layer_cases()}
 
@@ -49,7 +49,7 @@ def test_layer_models_match_or_are_refused(engine, packing):
 @pytest.mark.parametrize(
     "engine, preset, packing",
     [("seal", "N11_L1", "batch")]
-    + [(e, p, packing) for e in HERE if e != "seal" for p in ("N11_L1", "N12_L4", "N13_L8") for packing in ("batch", "product")],
+    + [(e, p, packing) for e in HERE if e != "seal" for p in ("N11_L1", "N12_L4", "N13_L8") for packing in ("batch", "grid", "product")],
 )
 def test_mnist_8_reproduces_its_reference_outputs(engine, preset, packing):
     if engine not in HERE:

@@ -14,9 +14,11 @@ from tests.graph.networks import networks, plain, rows_for
 
 CASES = [
     ("clear", "batch", 40),
-    ("clear", "product", 60),
+    ("clear", "grid", 40),
+    ("clear", "product", 40),
     ("native", "batch", 40),
-    ("native", "product", 60),
+    ("native", "grid", 40),
+    ("native", "product", 40),
     ("native", "auto", 20),
     ("seal", "auto", 12),
 ]
