@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 
 from he_backend.graph import convert
 from he_backend.graph.affine import lower
-from he_backend.graph.structure import ConvStructure, DenseStructure
+from he_backend.graph.structure import ConvStructure, DenseStructure, ScaleStructure
 from he_backend.graph.structuring import structure_of
 from tests.graph.networks import NetworkBuilder, networks, plain, rows_for
 
@@ -132,4 +132,16 @@ def test_scale_per_position_has_no_structure():
     net.apply("Mul", net.weights(2, 4, 4))
     net.apply("Conv", net.weights(3, 2, 3, 3), shape=(1, 3, 2, 2))
     program = convert(net.model())
-    assert any(structure_of(segment) is None for segment in program.segments)
+    assert program.rounds == 1
+    assert structure_of(program.segments[0]) is None
+
+
+def test_learned_scale_of_a_normalisation_stays_a_scale_where_it_is_added():
+    net = NetworkBuilder((5, 4))
+    normal = net.apply("LayerNormalization", net.weights(4), net.weights(4), axis=-1)
+    net.apply("MatMul", net.weights(4, 4))
+    net.add("Add", [net.value, normal], net.shape)
+    program = convert(net.model())
+    assert program.rounds == 1
+    structure = structure_of(program.segments[0])
+    assert {type(one.layer) for one in structure.layers} == {DenseStructure, ScaleStructure}

@@ -1,4 +1,4 @@
-"""What a segment is made of, symbolically: convolutions and dense layers with their geometry, where `AffineMap` has lists of elements.
+"""What a segment is made of, symbolically: layers with their geometry, where `AffineMap` has lists of elements.
 
 Packings that put positions into the coefficients of a polynomial need kernel, strides and padding, and a large convolution should not be
 held as an index per output position. `SegmentStructure` says the same as the segment's affine map, in the size of its weights.
@@ -94,7 +94,34 @@ class DenseStructure:
         return np.asarray(np.asarray(x, np.float64) @ self.weight + self.bias)
 
 
-Layer = Union[ConvStructure, DenseStructure]
+@dataclass(frozen=True)
+class ScaleStructure:
+    """Every element by itself, [elements] -> [elements]: out = scale · x + bias. A normalisation's learned scale, or a value passed on."""
+
+    scale: np.ndarray = field(repr=False)  # float64 [elements]
+    bias: np.ndarray = field(repr=False)  # float64 [elements]
+
+    @property
+    def in_shape(self) -> Shape:
+        """(elements,)."""
+        return (len(self.scale),)
+
+    @property
+    def out_shape(self) -> Shape:
+        """(elements,)."""
+        return (len(self.scale),)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Per row."""
+        return len(self.scale)
+
+    def apply(self, x: np.ndarray) -> np.ndarray:
+        """float64 [rows, *out_shape] for x [rows, *in_shape]."""
+        return np.asarray(np.asarray(x, np.float64) * self.scale + self.bias)
+
+
+Layer = Union[ConvStructure, DenseStructure, ScaleStructure]
 
 
 @dataclass(frozen=True)

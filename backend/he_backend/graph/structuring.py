@@ -13,7 +13,7 @@ from he_backend.graph.lowering import template_of
 from he_backend.graph.model import Node, Shape, size_of
 from he_backend.graph.movement import broadcast_indices, concat_indices, movement_indices
 from he_backend.graph.program import Segment
-from he_backend.graph.structure import ConvStructure, DenseStructure, Layer, PlacedLayer, SegmentStructure
+from he_backend.graph.structure import ConvStructure, DenseStructure, PlacedLayer, ScaleStructure, SegmentStructure
 from he_backend.graph.templates import window_of
 
 
@@ -42,6 +42,7 @@ class _Weighted:
 
 
 _Value = Union[ex.Diagonal, _Weighted]
+_Own = Union[ConvStructure, DenseStructure]  # what an operator of the network is
 
 
 class _Structuring:
@@ -62,7 +63,7 @@ class _Structuring:
         for name, size in zip(self._segment.outputs, out_sizes):
             value = self._known[name]
             if isinstance(value, ex.Diagonal):
-                value = self._scaling(value, self._shapes[name])
+                value = _scaling(value, self._in_sizes)
             index = None if size == total else np.arange(start, start + size)
             layers += _with_bias(replace(value, layers=tuple(_sent_to(one, index) for one in value.layers)), start, total)
             start += size
@@ -71,7 +72,7 @@ class _Structuring:
     def _evaluate(self, node: Node) -> Mapping[str, _Value]:
         output = node.outputs[0]
         if node.op == "Concat":
-            return {output: _added([self._concat_part(node, i) for i in range(len(node.inputs))])}
+            return {output: self._added([self._concat_part(node, i) for i in range(len(node.inputs))])}
         if node.op in ops.MOVEMENT:
             indices = movement_indices(node, self._shapes, self._constants, self._segment.opset, node.inputs[0])
             names = [name for name in node.outputs if name]
@@ -101,7 +102,7 @@ class _Structuring:
             return _scaled(operands[position], operands[1 - position].bias)
         if node.op == "Sub":
             operands[1] = _scaled(operands[1], np.full(size_of(shape), -1.0))
-        return _added(operands)
+        return self._added(operands)
 
     def _moved(self, value: _Value, index: np.ndarray) -> _Value:
         if isinstance(value, ex.Diagonal):
@@ -117,6 +118,15 @@ class _Structuring:
         same = len(index) == len(value.bias) and np.array_equal(index, np.arange(len(index)))
         return _Weighted(tuple(one if same else _sent_to(one, target) for one in value.layers), bias)
 
+    def _added(self, values: list[_Value]) -> _Value:
+        diagonal = [value for value in values if isinstance(value, ex.Diagonal)]
+        if len(diagonal) == len(values):
+            added = ex.added(diagonal)
+            assert isinstance(added, ex.Diagonal)
+            return added
+        parts = [_scaling(value, self._in_sizes) if isinstance(value, ex.Diagonal) else value for value in values]
+        return _Weighted(tuple(layer for part in parts for layer in part.layers), np.sum([part.bias for part in parts], axis=0))
+
     # Weighted operators.
 
     def _layer(self, node: Node, data: str) -> _Weighted:
@@ -126,14 +136,14 @@ class _Structuring:
         if node.op == "Conv" and len(node.inputs) > 2 and node.inputs[2]:
             bias = np.repeat(self._constants[node.inputs[2]].astype(np.float64).ravel(), len(bias) // layer.out_shape[0])
         if isinstance(value, _Weighted):
-            return _composed(layer, reads, writes, value, bias)
+            return _composed(layer, reads, writes, value, bias, self._in_sizes)
         if np.any(value.bias):
             template = template_of(self._segment, node, data)
             bias = ex.applied(template, ex.constant(value.bias), self._in_sizes).bias  # the operator's own bias included
         terms = [term for term in value.terms if np.any(term.index >= 0)]
         return _Weighted(tuple(_reading(layer, reads, writes, term, self._in_sizes) for term in terms), bias)
 
-    def _own_layer(self, node: Node, data: str) -> tuple[Layer, np.ndarray | None, np.ndarray | None]:
+    def _own_layer(self, node: Node, data: str) -> tuple[_Own, np.ndarray | None, np.ndarray | None]:
         """The operator on its own data: which element of that it reads as its inputs and where its outputs go (None: in order)."""
         x, out = self._shapes[data], self._shapes[node.outputs[0]]
         if node.op == "Conv" and x[0] == 1 and min(node.attribute("pads", (0,))) >= 0:
@@ -152,25 +162,17 @@ class _Structuring:
         layer = _dense(matrix, size_of(x) // len(matrix))
         return layer, _transposed(len(matrix), columns, size_of(x)), _transposed(matrix.shape[1], columns, size_of(out))
 
-    def _scaling(self, value: ex.Diagonal, shape: Shape) -> _Weighted:
-        """What only scales and shifts, as a convolution of one tap per channel (axis 1 of its tensor; all of it without one)."""
-        if len(shape) < 2 or shape[0] != 1:
-            raise _Unstructured
-        channels, spatial = shape[1], shape[2:]
-        made = []
-        for term in value.terms:
-            live = term.index >= 0
-            scale = np.where(live, term.scale, np.nan).reshape(channels, -1)
-            if not live.any():
-                continue
-            factor = _uniform(scale, 1)
-            count = len(spatial)
-            layer = ConvStructure(
-                factor.reshape(channels, 1, *(1,) * count), np.zeros((channels, *(1,) * count)), (1,) * count, (0,) * (2 * count),
-                (1,) * count, channels, tuple(shape[1:]), tuple(shape[1:]),
-            )  # fmt: skip
-            made.append(PlacedLayer(layer, term.source, _in_order(term.index, self._in_sizes[term.source])))
-        return _Weighted(tuple(made), value.bias)
+
+def _scaling(value: ex.Diagonal, in_sizes: tuple[int, ...]) -> _Weighted:
+    """What only scales, shifts and moves, element by element; elements that are zero are left out."""
+    made = []
+    for term in value.terms:
+        live = np.flatnonzero(term.index >= 0)
+        layer = ScaleStructure(term.scale[live], np.zeros(len(live)))
+        if len(live):
+            scatter = None if len(live) == len(term.index) else live
+            made.append(PlacedLayer(layer, term.source, _in_order(term.index[live], in_sizes[term.source]), scatter))
+    return _Weighted(tuple(made), value.bias)
 
 
 def _conv(node: Node, x: Shape, weight: np.ndarray, out: Shape) -> ConvStructure:
@@ -193,7 +195,7 @@ def _transposed(depth: int, columns: int, size: int) -> np.ndarray | None:
     return None if columns == 1 else np.arange(size).reshape(-1, depth, columns).swapaxes(1, 2).ravel()
 
 
-def _reading(layer: Layer, reads: np.ndarray | None, writes: np.ndarray | None, term: ex.Term, sizes: tuple[int, ...]) -> PlacedLayer:
+def _reading(layer: _Own, reads: np.ndarray | None, writes: np.ndarray | None, term: ex.Term, sizes: tuple[int, ...]) -> PlacedLayer:
     """The layer reading through one diagonal term, its scales folded into the weights, inputs that are all zero left out."""
     index = term.index if reads is None else term.index[reads]
     scale = term.scale if reads is None else term.scale[reads]
@@ -220,13 +222,18 @@ def _in_order(gather: np.ndarray, size: int) -> np.ndarray | None:
     return None if len(gather) == size and np.array_equal(gather, np.arange(size)) else gather
 
 
-def _composed(layer: Layer, reads: np.ndarray | None, writes: np.ndarray | None, inner: _Weighted, bias: np.ndarray) -> _Weighted:
+def _composed(
+    layer: _Own, reads: np.ndarray | None, writes: np.ndarray | None, inner: _Weighted, bias: np.ndarray, sizes: tuple[int, ...]
+) -> _Weighted:
     """A layer (`bias` is its own), position by position, after layers that write all of its input in order: one layer with the product."""
     if reads is not None or writes is not None:
         raise _Unstructured
     made = []
     for one in inner.layers:
         before = one.layer
+        if isinstance(before, ScaleStructure):
+            made.append(_reading(layer, None, None, _term(one, len(inner.bias)), sizes))
+            continue
         if one.scatter is not None:
             raise _Unstructured
         if isinstance(layer, ConvStructure) and isinstance(before, ConvStructure):
@@ -242,16 +249,15 @@ def _composed(layer: Layer, reads: np.ndarray | None, writes: np.ndarray | None,
     return _Weighted(tuple(made), layer.apply(inner.bias.reshape(1, *layer.in_shape)).ravel() + bias)
 
 
-def _added(values: list[_Value]) -> _Value:
-    diagonal = [value for value in values if isinstance(value, ex.Diagonal)]
-    if len(diagonal) == len(values):
-        added = ex.added(diagonal)
-        assert isinstance(added, ex.Diagonal)
-        return added
-    if any(value.terms for value in diagonal):
-        raise _Unstructured
-    layers = [layer for value in values if isinstance(value, _Weighted) for layer in value.layers]
-    return _Weighted(tuple(layers), np.sum([value.bias for value in values], axis=0))
+def _term(one: PlacedLayer, size: int) -> ex.Term:
+    """A scale of a value of `size` elements as a diagonal term."""
+    assert isinstance(one.layer, ScaleStructure)
+    index, scale = np.full(size, -1, np.int64), np.zeros(size)
+    places = np.arange(size) if one.scatter is None else one.scatter
+    kept = places >= 0
+    index[places[kept]] = (np.arange(len(places)) if one.gather is None else one.gather)[kept]
+    scale[places[kept]] = one.layer.scale[kept]
+    return ex.Term(one.source, index, scale)
 
 
 def _scaled(value: _Value, factor: np.ndarray) -> _Value:
@@ -263,7 +269,9 @@ def _scaled(value: _Value, factor: np.ndarray) -> _Value:
     for one in value.layers:
         layer = one.layer
         each = factor if one.scatter is None else np.where(one.scatter >= 0, factor[np.maximum(one.scatter, 0)], np.nan)
-        if isinstance(layer, DenseStructure):
+        if isinstance(layer, ScaleStructure):
+            layer = replace(layer, scale=layer.scale * np.where(np.isnan(each), 0.0, each))
+        elif isinstance(layer, DenseStructure):
             scale = _uniform(each.reshape(layer.out_shape), 0)
             layer = replace(layer, weight=layer.weight * scale)
         else:
@@ -302,7 +310,7 @@ def _with_bias(value: _Weighted, start: int, total: int) -> list[PlacedLayer]:
         mine = np.where(places >= 0, open_bias[np.maximum(places, 0)], 0.0).reshape(one.layer.out_shape)
         open_bias[places[places >= 0]] = 0.0
         axes = (0,) if isinstance(one.layer, DenseStructure) else tuple(range(1, mine.ndim))
-        if np.array_equal(mine.min(axis=axes), mine.max(axis=axes)):
+        if axes and np.array_equal(mine.min(axis=axes), mine.max(axis=axes)):
             mine = mine.min(axis=axes, keepdims=True)
         layers.append(replace(one, layer=replace(one.layer, bias=mine)))
     if np.any(open_bias):
