@@ -28,7 +28,7 @@ def bert_tiny(tokens: int = 128, mask: bool = False, weights: Mapping[str, np.nd
     mask: a second input `mask` [tokens], 1 where a token counts and 0 where it fills up. weights: by Hugging Face's names; by default
     those of $HE_NN_DATA/bert_tiny. Raises NotFoundError without them.
     """
-    net = _Encoder(load_weights() if weights is None else weights, tokens)
+    net = Encoder(load_weights() if weights is None else weights, tokens)
     silence = net.silence("mask") if mask else ""
     x = "x"
     for layer in range(LAYERS):
@@ -40,21 +40,32 @@ def bert_tiny(tokens: int = 128, mask: bool = False, weights: Mapping[str, np.nd
     return net.layers.model(inputs, scores, (2,))
 
 
-class _Encoder:
+class Encoder:
     """The parts of the encoder, by the names of their weights."""
 
     def __init__(self, weights: Mapping[str, np.ndarray], tokens: int) -> None:
         self.layers, self._weights, self._tokens = Layers("bert_tiny"), weights, tokens
 
     def dense(self, x: str, name: str) -> str:
+        """x @ weight + bias."""
         return self.layers.dense(x, self._weights[f"{name}.weight"].T.copy(), self._weights[f"{name}.bias"])
 
     def add(self, x: str, y: str) -> str:
+        """x + y."""
         return self.layers.node("Add", x, y)
 
     def normal(self, x: str, name: str) -> str:
+        """Layer normalisation of every token."""
         scale, shift = (self.layers.constant(self._weights[f"{name}.{part}"]) for part in ("weight", "bias"))
         return self.layers.node("LayerNormalization", x, scale, shift, axis=-1, epsilon=EPSILON)
+
+    def fixed_normal(self, x: str, name: str) -> str:
+        """Normalisation of the first token with a mean and deviation fixed beforehand, as FHE-BERT-Tiny does it: affine."""
+        layer, part = name.split("layer.")[1].split(".", 1)
+        mean, inverse = (self._weights[f"fhe_bert_tiny.layer.{layer}.{part}.precomputed_{what}"][0] for what in ("mean", "invstd"))
+        scale = self._weights[f"{name}.weight"] * inverse
+        shift = self._weights[f"{name}.bias"] - mean * scale
+        return self.add(self.layers.node("Mul", x, self.layers.constant(scale)), self.layers.constant(shift))
 
     def silence(self, mask: str) -> str:
         """What is added to scores: 0 for tokens that count, -10000 for those that do not."""
@@ -63,6 +74,7 @@ class _Encoder:
         return self.layers.node("Mul", absent, self.layers.constant(np.float32(-10000.0)))
 
     def attention(self, x: str, prefix: str, silence: str) -> str:
+        """Self-attention with its output layer; `silence` is added to the scores ("": nothing)."""
         each = WIDTH // HEADS
         parts = []
         for name in ("query", "key", "value"):
@@ -82,9 +94,11 @@ class _Encoder:
         return self.layers.node("Mul", halved, self.layers.node("Add", erf, self.layers.constant(np.float32(1.0))))
 
     def feed_forward(self, x: str, prefix: str) -> str:
+        """Dense, GELU, dense."""
         return self.dense(self.gelu(self.dense(x, f"{prefix}.intermediate.dense")), f"{prefix}.output.dense")
 
     def first_token(self, x: str) -> str:
+        """The first token alone."""
         return self.layers.node("Gather", x, self.layers.constant(np.int64(0)), axis=1)
 
     def head(self, first: str) -> str:
