@@ -61,4 +61,5 @@ def _bytes(axes: Any, report: Mapping[str, Any]) -> None:
     axes.bar([place - 0.2 for place in places], [part["bytes_up"] / 2**10 for part in rounds], width=0.4, label="up")
     axes.bar([place + 0.2 for place in places], [part["bytes_down"] / 2**10 for part in rounds], width=0.4, label="down")
     axes.set(xlabel="round", ylabel="KiB", title="sent each way")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend()

@@ -20,9 +20,9 @@ from he_backend.errors import EngineError, InputError, NotFoundError
 from he_backend.graph import Program, Reference
 from he_backend.inference.describe import plan_figures
 from he_backend.inference.plan import PlanSpec, make_plan
+from he_backend.server.labelled import batch_of, score_of
 from he_backend.server.models import RegistryModels
 from he_backend.server.registry import LATEST, ModelRecord, Registry
-from he_backend.server.labelled import batch_of, score_of
 
 _SIMULATION_TIMEOUT_S = 3600
 NO_FIGURES: Mapping[str, Any] = {}
