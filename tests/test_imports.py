@@ -33,8 +33,9 @@ ORDER = {
     "server": {"ckks", "database", "graph", "inference", "protocol", "web", "zoo"},
     "client": {"api", "ckks", "graph", "inference", "protocol", "web"},
     "local": {"ckks", "client", "graph", "inference", "protocol", "server"},
+    "evaluation": {"client", "graph", "local", "server"},
     "bench": {"ckks", "zoo"},
-    "commands": {"bench", "ckks", "client", "graph", "inference", "local", "protocol", "server", "web", "zoo"},
+    "commands": {"bench", "ckks", "client", "evaluation", "graph", "inference", "local", "protocol", "server", "web", "zoo"},
     "cli": {"commands", "zoo"},
 }
 # Loads modules by name: the package's own public names, the commands, and the extension module, which may be missing.

@@ -1,4 +1,5 @@
 """Who computes what: the rules of the split, each on the smallest network that shows it."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -304,3 +305,76 @@ def test_describe_names_both_parties():
     assert "model owner computes" in text
     assert "2 rounds" in text
     assert "18 multiply-adds" in text
+
+
+def pointwise_pair(inner, middle, outer, more=None):
+    """A network of two 1×1 convolutions without a non-linearity between them; `more` comes between."""
+    net = NetworkBuilder((inner, 6, 6))
+    net.apply("Relu")
+    conv(net, middle, size=1, pad=0)
+    if more:
+        more(net)
+    conv(net, outer, size=1, pad=0)
+    return net
+
+
+def test_pointwise_convolutions_in_a_row_are_one_where_the_product_costs_less_than_the_trip():
+    program = check(pointwise_pair(32, 16, 96), 1)  # 32 · 96 multiply-adds a position against 16 · (32 + 96 + 64)
+    (block,) = lower(program.segments[0], program.shapes).blocks
+    assert block.weights.shape == (1, 32, 96)  # held once for all 36 positions
+
+
+def test_pointwise_convolutions_in_a_row_stay_two_where_their_product_costs_more_than_the_trip():
+    program = check(pointwise_pair(96, 24, 144), 2)
+    assert program.multiply_adds == 36 * 24 * (96 + 144)
+
+
+def test_a_product_of_large_pointwise_convolutions_is_not_built_element_by_element():
+    net = NetworkBuilder((64, 80, 80))
+    conv(net, 64, size=1, pad=0)
+    conv(net, 64, size=1, pad=0)
+    program = check(net, 1)  # 26 million multiply-adds: more than a matrix of elements may have
+    (block,) = lower(program.segments[0], program.shapes).blocks
+    assert block.weights.shape == (1, 64, 64)
+
+
+def test_pointwise_after_strided_convolution_is_one():
+    net = NetworkBuilder((3, 9, 9))
+    conv(net, 8, size=3, stride=2)
+    conv(net, 12, size=1, pad=0)
+    program = check(net, 1)
+    assert program.multiply_adds == 25 * 27 * 12
+
+
+def test_layers_on_a_residual_sum_are_one_round():
+    net = NetworkBuilder((4, 6, 6))
+    net.apply("Relu")
+    start = net.value
+    conv(net, 4, size=1, pad=0)
+    net.add("Add", [start, net.value], net.shape)
+    conv(net, 6, size=1, pad=0)
+    program = check(net, 1)
+    assert program.segments[0].in_elements == 4 * 36  # the residual is what the first layer reads
+
+
+def test_batch_norm_on_a_residual_sum_needs_no_round_of_its_own():
+    net = NetworkBuilder((4, 6, 6))
+    net.apply("Relu")
+    start = net.value
+    conv(net, 4)
+    net.add("Add", [start, net.value], net.shape)
+    batch_norm(net)
+    net.apply("Relu")
+    conv(net, 3)
+    check(net, 2)
+
+
+def test_a_value_that_several_client_operators_scale_comes_once():
+    net = NetworkBuilder((8,))
+    dense(net, 16)
+    start = net.value
+    inner = net.add("Erf", [net.add("Mul", [start, net.constant(np.float32(0.7))], net.shape)], net.shape)
+    halved = net.add("Mul", [start, net.constant(np.float32(0.5))], net.shape)
+    net.add("Mul", [halved, inner], net.shape)
+    program = check(net, 1)
+    assert program.segments[0].out_elements == 16

@@ -1,4 +1,5 @@
 """PyTorch modules through ONNX: what people bring, with random weights, against PyTorch itself."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -125,8 +126,8 @@ MODULES = {
         lambda: nn.Sequential(nn.Conv1d(3, 8, 3), nn.GroupNorm(2, 8), nn.ReLU(), nn.ConvTranspose1d(8, 4, 4, 2, 1),
                               nn.InstanceNorm1d(4, affine=True), nn.AvgPool1d(2)), (3, 12), 4,
     ),
-    "vision_transformer": (Patches, (3, 12, 12), 10),
-    "dense_net": (DenselyConnected, (3, 6, 6), 7),
+    "vision_transformer": (Patches, (3, 12, 12), 9),
+    "dense_net": (DenselyConnected, (3, 6, 6), 5),
     "u_net": (DownAndUp, (1, 8, 8), 4),
     "convolutions_then_steps": (ConvolutionsThenSteps, (3, 7), 1 + 7 + 1),
     "upsampling": (lambda: nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(2, 3, 3, padding=1), nn.LeakyReLU()), (2, 5, 5), 1),

@@ -8,7 +8,9 @@ from typing import Any
 import click
 
 from he_backend.commands.options import errors_shown
+from he_backend.evaluation import plain_score
 from he_backend.graph import convert
+from he_backend.server.model_files import read_source, unpack_test_set
 from he_backend.server.registry import ModelRecord, Registry, default_root
 
 _registry_option = click.option("--registry", type=click.Path(file_okay=False), default=None, help="Folder; default $HE_NN_HOME/models.")
@@ -28,13 +30,16 @@ def model() -> None:
 @_registry_option
 @_json_option
 def add(file: str, model_type: str, test: str | None, owner: str, registry: str | None, as_json: bool) -> None:
-    """Register FILE (ONNX), after checking that it can run encrypted."""
+    """Register FILE (ONNX), after checking that it can run encrypted and, with --test, measuring its plain accuracy."""
     with errors_shown():
         program = convert(file)
-        record = _open(registry).add(file, model_type, test=test, owner=owner, meta={"rounds": len(program.segments)})
-    click.echo(
-        json.dumps(_figures(record)) if as_json else f"registered {record.model_name} ({record.model_id}), {len(program.segments)} rounds"
-    )
+        rows = None if test is None else unpack_test_set(read_source(test, "test set"))
+        accuracy = None if rows is None else plain_score(program, *rows).accuracy
+        meta = {"rounds": program.rounds, "input_shape": [list(spec.shape) for spec in program.inputs]}
+        record = _open(registry).add(file, model_type, test=rows, test_acc=accuracy, owner=owner, meta=meta)
+    shown = "" if accuracy is None else f", plain accuracy {accuracy:.4f}"
+    line = f"registered {record.model_name} ({record.model_id}), {program.rounds} rounds{shown}"
+    click.echo(json.dumps(_figures(record)) if as_json else line)
 
 
 @model.command("list")

@@ -3,6 +3,7 @@
 `Diagonal`: every element is a bias plus at most one scaled element of each term (scales, shifts, data movement of what the client sends).
 `Mixed`: blocks, as a weighted operator makes them. Both are immutable; operations return new ones.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from typing import Sequence, Union
 
 import numpy as np
 
-from he_backend.graph import sparse
+from he_backend.graph import positions, sparse
 from he_backend.graph.affine import Block
 from he_backend.graph.templates import Template
 
@@ -145,7 +146,8 @@ def applied(template: Template, value: Expression, in_sizes: Sequence[int]) -> M
     if isinstance(value, Diagonal):
         blocks = [made for term in value.terms for block in template.blocks for made in _through(block, term)]
     else:
-        blocks = sparse.compose(template.blocks, value.blocks, len(value.bias), len(bias), in_sizes)
+        by_position = positions.compose(template.blocks, value.blocks, len(value.bias))
+        blocks = sparse.compose(template.blocks, value.blocks, len(value.bias), len(bias), in_sizes) if by_position is None else by_position
     return Mixed(tuple(blocks), bias)
 
 

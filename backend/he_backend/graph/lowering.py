@@ -1,4 +1,5 @@
 """Segment -> `AffineMap`: its operators composed, element by element, into one affine map."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -34,9 +35,7 @@ def lower_segment(segment: Segment) -> AffineMap:
     return AffineMap(in_sizes, out_sizes, _merged(blocks), bias)
 
 
-def _evaluate(
-    segment: Segment, node: Node, known: Mapping[str, ex.Expression], in_sizes: tuple[int, ...]
-) -> Mapping[str, ex.Expression]:
+def _evaluate(segment: Segment, node: Node, known: Mapping[str, ex.Expression], in_sizes: tuple[int, ...]) -> Mapping[str, ex.Expression]:
     """The values that one node writes."""
     shapes, constants = segment.tensor_shapes, segment.constants
     output = node.outputs[0]
@@ -49,7 +48,7 @@ def _evaluate(
     if node.op in ops.ARITHMETIC:
         return {output: _arithmetic(segment, node, known, in_sizes)}
     data = next(name for name in node.inputs if name in known)
-    return {output: ex.applied(_template(segment, node, data), known[data], in_sizes)}
+    return {output: ex.applied(template_of(segment, node, data), known[data], in_sizes)}
 
 
 def _concat_part(
@@ -77,7 +76,8 @@ def _arithmetic(segment: Segment, node: Node, known: Mapping[str, ex.Expression]
     return ex.added(operands)
 
 
-def _template(segment: Segment, node: Node, data: str) -> templates.Template:
+def template_of(segment: Segment, node: Node, data: str) -> templates.Template:
+    """A weighted or pooling operator of the segment as blocks over its own operand `data`, its own bias included."""
     shapes, constants = segment.tensor_shapes, segment.constants
     x, out = shapes[data], shapes[node.outputs[0]]
     if node.op == "MatMul":

@@ -3,6 +3,7 @@
 Levels: client step l runs after l rounds. An expression of level l is computed in round l (counted from 0) from values that the client
 has in step l, so the client can have its result in step l + 1.
 """
+
 from __future__ import annotations
 
 import math
@@ -27,6 +28,9 @@ class Expression:
 
     A light one only scales, shifts and moves what the client sends; `axes` then are those along which its scales differ (None: unknown).
     Otherwise `axes` are those along which a scale can still be folded into shared weights. Axes are counted from the end (-1 is the last).
+    `support` is how many leaf elements all results at one position read together, a position being what shares all other axes (None: not
+    known, so any); it is what a weighted operator on top would have to multiply for each of its own results. A `residual` adds what the
+    client has to weighted results: a way to go on in the same round, while the sum itself is better left to the client.
     """
 
     level: int
@@ -34,6 +38,8 @@ class Expression:
     nonzeros: int
     leaves: frozenset[str]
     axes: frozenset[int] | None = frozenset()
+    support: int | None = None
+    residual: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,10 +54,11 @@ class Place:
 def place(graph: Graph) -> dict[str, Place]:
     """The place of every value that is not a constant."""
     places = {name: Place(0, True) for name in graph.inputs}
+    consumers = graph.consumers()
     for node in graph.nodes:
         for output in node.outputs:
             if output:
-                places[output] = _Placing(graph, places, node, output).place()
+                places[output] = _Placing(graph, places, consumers, node, output).place()
     return places
 
 
@@ -73,6 +80,7 @@ class _Placing:
 
     graph: Graph
     places: Mapping[str, Place]
+    consumers: Mapping[str, Sequence[Node]]
     node: Node
     output: str
 
@@ -129,35 +137,59 @@ class _Placing:
 
     def _weighted(self, x: str) -> Expression:
         nonzeros, folds = self._weighted_nonzeros(x)
-        alone = Expression(self.places[x].client, False, nonzeros, frozenset([x]), self._foldable(x))
+        alone = Expression(self.places[x].client, False, nonzeros, frozenset([x]), self._foldable(x), self._support(x))
         inner = self.places[x].expression
         if inner is None:
             return alone
         early = inner.level < alone.level
-        if inner.light:
-            composed = math.ceil(nonzeros * inner.nonzeros / max(1, self._size(x)))
-            if composed > sparse.MAX_NONZEROS and (inner.axes is None or not inner.axes <= folds):
-                return alone
-            if early:
-                good = composed <= nonzeros + inner.nonzeros + TRIP * self._size(x)
-            else:
-                good = composed <= nonzeros and self._sizes(inner.leaves) <= self._size(x)
-        else:
-            composed = self._sizes(inner.leaves) * self._size(self.output)
-            good = early and composed <= inner.nonzeros + nonzeros and max(nonzeros, inner.nonzeros) <= sparse.MAX_NONZEROS
-        if not good:
+        if not inner.light:
+            return self._on_weighted(x, inner, alone, folds) if early else alone
+        composed = math.ceil(nonzeros * inner.nonzeros / max(1, self._size(x)))
+        if composed > sparse.MAX_NONZEROS and (inner.axes is None or not inner.axes <= folds):
             return alone
-        return Expression(inner.level, False, composed, inner.leaves, alone.axes if inner.light else frozenset())
+        if early:
+            good = composed <= nonzeros + inner.nonzeros + TRIP * self._size(x)
+        else:
+            good = composed <= nonzeros and self._sizes(inner.leaves) <= self._size(x)
+        return Expression(inner.level, False, composed, inner.leaves, alone.axes, alone.support) if good else alone
+
+    def _on_weighted(self, x: str, inner: Expression, alone: Expression, folds: frozenset[int]) -> Expression:
+        """A weighted operator on what another one gives in the same round: one map, their product, unless that costs more than it saves.
+
+        The product multiplies everything that the inner results at one position read, for each outer result. It saves both factors' own
+        products and the trip of x; what others read of x as well is saved in part, or not at all when the client needs x anyway.
+        """
+        weight, known = self._weight(x), inner.support is not None and inner.axes == folds
+        taps = size_of(weight.shape[2:]) if self.node.op != "MatMul" else 1
+        reads = min(self._sizes(inner.leaves), taps * inner.support) if known and inner.support else self._sizes(inner.leaves)
+        composed = reads * self._size(self.output)
+        readers = self.consumers[x]
+        alike = x not in self.graph.outputs and all(node.op in ops.WEIGHTED for node in readers)
+        saved = (inner.nonzeros + TRIP * self._size(x)) // len(readers) if alike else 0
+        by_position = known and taps == 1 and self.node.op != "ConvTranspose" and int(self.node.attribute("group", 1)) == 1
+        fits = by_position or max(composed, alone.nonzeros, inner.nonzeros) <= sparse.MAX_NONZEROS
+        if composed > alone.nonzeros + saved or not fits:
+            return alone
+        return Expression(inner.level, False, composed, inner.leaves, alone.axes if by_position else frozenset(), reads)
+
+    def _weight(self, x: str) -> np.ndarray:
+        """The constant operand that multiplies x."""
+        return self.graph.constants[self.node.inputs[0 if self.node.inputs[0] != x else 1]]
+
+    def _support(self, x: str) -> int:
+        """Elements of x that all results at one position read."""
+        weight = self._weight(x)
+        if self.node.op == "MatMul":
+            return int(weight.shape[-1] if self.node.inputs[0] != x or weight.ndim == 1 else weight.shape[-2])
+        return min(self._size(x), size_of(weight.shape[2:]) * self._shape(x)[1])
 
     def _weighted_nonzeros(self, x: str) -> tuple[int, frozenset[int]]:
         """Multiply-adds per row, and the axes of x along which scales fold into the weights."""
-        node, constants = self.node, self.graph.constants
+        node, weight = self.node, self._weight(x)
         if node.op == "MatMul":
             left = node.inputs[0] == x
-            weight = constants[node.inputs[1 if left else 0]]
             depth = weight.shape[-2 if left and weight.ndim > 1 else -1] if weight.ndim else 1
             return self._size(self.output) * int(depth), frozenset([-1 if left or len(self._shape(x)) == 1 else -2])
-        weight = constants[node.inputs[1]]
         channel = frozenset([1 - len(self._shape(x))])
         if node.op == "Conv":
             return self._size(self.output) * size_of(weight.shape[1:]), channel
@@ -207,17 +239,28 @@ class _Placing:
         level = max(part.level for part in parts)
         if heavy:
             repeated = any(self._spread(name) > 1 for name in expressions if not expressions[name].light)
-            if repeated or len(expressions) < len(data) or any(part.level != level for part in heavy):
+            if repeated or any(part.level != level for part in heavy):
                 return None
         nonzeros = sum(part.nonzeros * self._spread(name) for name, part in zip(data, parts))
         leaves = frozenset().union(*(part.leaves for part in parts))
         axes: frozenset[int] | None = frozenset()
+        support: int | None = None
         if heavy:
             if self.node.op != "Concat" and len({part.axes for part in heavy}) == 1:
                 axes = heavy[0].axes
+                support = self._summed_support(parts, axes)
         else:
             axes = None if any(p.axes is None for p in parts) else frozenset().union(*(p.axes or frozenset() for p in parts))
-        return Expression(level, not heavy, nonzeros, leaves, axes)
+        residual = bool(heavy) and (len(expressions) < len(data) or any(part.residual for part in heavy))
+        return Expression(level, not heavy, nonzeros, leaves, axes, support, residual)
+
+    def _summed_support(self, parts: Sequence[Expression], axes: frozenset[int] | None) -> int | None:
+        """Leaf elements that all of a sum's results at one position read; a light part reads one element for each."""
+        supports = [part.support for part in parts if not part.light]
+        if not axes or any(support is None for support in supports):
+            return None
+        channels = size_of(self._shape(self.output)[axis] for axis in axes)
+        return sum(support or 0 for support in supports) + channels * sum(part.light for part in parts)
 
     def _spread(self, name: str) -> int:
         """How often broadcasting repeats the operand."""
@@ -235,7 +278,7 @@ class _Placing:
             return replace(inner, nonzeros=nonzeros, axes=self._moved_axes(x, inner.axes))
         if inner:
             kept = math.ceil(inner.nonzeros * min(1.0, grown / max(1, size)))
-            return None if repeats else replace(inner, nonzeros=kept, axes=self._moved_axes(x, inner.axes) or frozenset())
+            return None if repeats else replace(inner, nonzeros=kept, axes=self._moved_axes(x, inner.axes) or frozenset(), support=None)
         if grown >= size:  # sent as it was before: not larger, and once for all who move it differently
             return Expression(self.places[x].client, True, grown if repeats else size, frozenset([x]))
         return None

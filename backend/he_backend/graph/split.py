@@ -4,6 +4,7 @@ The client-aided split of nGraph-HE2 (Boemer et al., WAHC 2019), made general: a
 the client's, and everything that one round can compute is one segment. `placement` finds the earliest place of every value; here the
 network is walked back from its outputs, so that nothing is computed or sent that nobody needs.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
@@ -68,13 +69,14 @@ def _choose(graph: Graph, places: dict[str, Place], had: frozenset[str]) -> _Cho
     """Back from the outputs: compute a value or receive it, whichever is earlier, then whichever moves fewer elements."""
     wanted, received = set(graph.outputs), set()
     known = wanted | had
+    consumers = graph.consumers()
     computed: list[Node] = []
     for node in reversed(graph.nodes):
         computes = False
         for output in node.outputs:
             if output not in wanted:
                 continue
-            if _receives(graph, places, node, output, known):
+            if _receives(graph, places, consumers, node, output, known):
                 received.add(output)
                 more: Iterable[str] = _expression(places, output).leaves
                 wanted.update(more)
@@ -89,7 +91,9 @@ def _choose(graph: Graph, places: dict[str, Place], had: frozenset[str]) -> _Cho
     return _Choice(frozenset(wanted), frozenset(received), tuple(reversed(computed)))
 
 
-def _receives(graph: Graph, places: dict[str, Place], node: Node, output: str, had: set[str]) -> bool:
+def _receives(
+    graph: Graph, places: dict[str, Place], consumers: Mapping[str, tuple[Node, ...]], node: Node, output: str, had: set[str]
+) -> bool:
     here = places[output]
     if here.expression is None or not here.computable:
         return here.expression is not None
@@ -98,13 +102,17 @@ def _receives(graph: Graph, places: dict[str, Place], node: Node, output: str, h
     receiving = here.expression.level + 1
     if computing != receiving:
         return receiving < computing
+    if here.expression.residual:
+        return False
     if len(node.outputs) > 1 and had.issuperset(node.outputs):
         return False  # all parts are wanted: the whole comes as one
     missing = [name for name in data if name not in had and places[name].expression is not None]
     if not missing:
         return False
     leaves = frozenset().union(*(_expression(places, name).leaves for name in missing))
-    return _elements(graph, [output, *here.expression.leaves]) <= _elements(graph, [*missing, *leaves])
+    receives, computes = _elements(graph, [output, *here.expression.leaves]), _elements(graph, [*missing, *leaves])
+    # Equal for this one, but whoever else reads the operands would receive its own variety of them.
+    return receives < computes or (receives == computes and all(len(consumers[name]) == 1 for name in missing))
 
 
 def _elements(graph: Graph, names: Iterable[str]) -> int:

@@ -16,10 +16,11 @@ import numpy as np
 from he_backend import zoo
 from he_backend.ckks.engines import default_engine
 from he_backend.ckks.params import Params
-from he_backend.errors import EngineError, InputError
+from he_backend.errors import EngineError, InputError, NotFoundError
 from he_backend.graph import Program, Reference
 from he_backend.inference.describe import plan_figures
 from he_backend.inference.plan import PlanSpec, make_plan
+from he_backend.server.labelled import batch_of, score_of
 from he_backend.server.models import RegistryModels
 from he_backend.server.registry import LATEST, ModelRecord, Registry
 
@@ -45,11 +46,25 @@ class Owner:
         self.registry, self._models = registry, models
 
     def register(self, model_type: str) -> ModelRecord:
-        """A new model of a type of the zoo, from the weights that come with it, its accuracy measured here."""
-        network = zoo.shipped(model_type)
+        """A new model of a type, its accuracy measured here: of the zoo's from the weights that come with it, otherwise the newest
+        registered one of the type once more, under an id and name of its own. Raises NotFoundError for a type that is neither."""
+        try:
+            network = zoo.shipped(model_type)
+        except NotFoundError as missing:
+            return self._again(model_type, missing)
         meta = {"dataset": network.dataset, "activation": network.activation, "input_shape": list(network.input_shape)}
         record = self.registry.add(network.onnx_path, network.model_type, test=network.load_test(), meta=meta)
         return self.measure(record)
+
+    def _again(self, model_type: str, missing: NotFoundError) -> ModelRecord:
+        """A new record of the newest model of a type that a user added."""
+        try:
+            first = self.registry.get(LATEST, model_type)
+        except NotFoundError:
+            raise NotFoundError(f"{missing}; nor is one of that type registered: he-nn model add FILE --type {model_type}") from None
+        test = None if first.test_path is None else self.registry.test_set(first)
+        meta = {**first.meta, "copy_of": first.model_id}
+        return self.measure(self.registry.add(self.registry.model_bytes(first), first.model_type, test=test, owner=first.owner, meta=meta))
 
     def load(self, model_type: str, model_name: str = LATEST) -> ModelRecord:
         """A registered model, its plain accuracy measured once more where it has a test set."""
@@ -69,12 +84,7 @@ class Owner:
 
     def evaluate(self, record: ModelRecord, start_batch: int, batch_size: int, params: Params | None, channel: str) -> Evaluation:
         """Test rows run plain (params None), or encrypted by a simulated client that calls the ciphertext channel at `channel`."""
-        x, y = self.registry.test_set(record)
-        start = start_batch * batch_size
-        if start >= len(x):
-            last = (len(x) - 1) // batch_size
-            raise InputError(f"start_batch: {start_batch}; the test set has {len(x)} rows, the last batch of {batch_size} is {last}")
-        x, y = x[start : start + batch_size], y[start : start + batch_size]
+        start, x, y = batch_of(*self.registry.test_set(record), start_batch, batch_size)
         if params is None:
             reference, started = self._reference(record), time.perf_counter()
             outputs = reference.run(x)
@@ -145,4 +155,4 @@ def _as_input(program: Program, rows: np.ndarray) -> np.ndarray:
 
 
 def _accuracy(outputs: Mapping[str, np.ndarray], labels: np.ndarray) -> float:
-    return float((next(iter(outputs.values())).argmax(axis=-1) == labels).mean())
+    return score_of(next(iter(outputs.values())), labels).accuracy
