@@ -287,7 +287,7 @@ std::shared_ptr<Product> product_py(std::shared_ptr<Ring> ring, std::size_t limb
 // Products of packed coefficients [columns] of width N, or of one column of values [in_count, limbs, N], to packed words modulo p.
 void products_py(const Product& product, Array<u64> in, bool transformed, Array<u64> out, std::size_t columns, std::size_t width, u64 p,
                  int threads) {
-    const std::size_t n = product.ring().n(), values = product.in_count() * product.limbs() * n;
+    const std::size_t n = product.ring().n(), values = product.value_words();
     require(columns >= 1 && (columns == 1 || !transformed) && width >= 1 && width <= n, "width must be from 1 to N");
     require(p >= 2 && !(p >> 31), "an answer modulus has 2 to 31 bits");
     const std::vector<u64> moduli = moduli_of(product.ring(), product.limbs()), answers = {p};
@@ -297,16 +297,19 @@ void products_py(const Product& product, Array<u64> in, bool transformed, Array<
     const auto sources = rows_of<const u64>(in.data(), true, columns, product.in_count(), n, moduli);
     const auto sinks = rows_of<u64>(writable(out), true, columns, product.out_count(), width, answers);
     py::gil_scoped_release release;
-    if (transformed) return product.switched(in.data(), sinks[0], width, p, threads);
-    // Columns side by side, each on one thread; a single column on all of them.
-    parallel_ranges(columns, 1, threads, [&](std::size_t first, std::size_t last) {
-        const Buffer<u64> scratch(values);
-        const int inner = columns == 1 ? threads : 1;
+    // A few columns at a time: they share the reading of the weights.
+    constexpr std::size_t TOGETHER_WORDS = std::size_t{1} << 23;
+    const std::size_t together = std::min(columns, std::max<std::size_t>(1, TOGETHER_WORDS / std::max<std::size_t>(1, values)));
+    const Buffer<u64> scratch(together * values);
+    for (std::size_t first = 0; first < columns; first += together) {
+        const std::size_t last = std::min(columns, first + together);
         for (std::size_t column = first; column < last; ++column) {
-            product.transformed(sources[column], scratch.data(), inner);
-            product.switched(scratch.data(), sinks[column], width, p, inner);
+            u64* to = scratch.data() + (column - first) * values;
+            transformed ? product.arranged(in.data(), to, threads) : product.transformed(sources[column], to, threads);
         }
-    });
+        product.switched(scratch.data(), {sinks.begin() + static_cast<std::ptrdiff_t>(first), sinks.begin() + static_cast<std::ptrdiff_t>(last)}, width,
+                         p, threads);
+    }
 }
 
 // rows of values [rows, n] <-> words [rows, ceil(n * bits / 64)], a little-endian bit stream each.

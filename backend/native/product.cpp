@@ -13,19 +13,6 @@ namespace {
 
 inline u64 high(u64 a, u64 b) { return static_cast<u64>(static_cast<u128>(a) * b >> 64); }
 
-// Residues of 64-bit and 128-bit integers modulo one prime.
-struct Reducer {
-    explicit Reducer(u64 modulus)
-        : q(modulus), one(shoup(1, modulus, 64)), word(static_cast<u64>((static_cast<u128>(1) << 64) % modulus)), word_p(shoup(word, modulus, 64)) {}
-    u64 below(u64 x, u64 bound) const { return x >= bound ? x - bound : x; }
-    u64 operator()(u128 x) const {
-        const u64 hi = static_cast<u64>(x >> 64), lo = static_cast<u64>(x);
-        const u64 sum = hi * word - high(hi, word_p) * q + lo - high(lo, one) * q;  // below 4q < 2^63
-        return below(below(sum, 2 * q), q);
-    }
-    u64 q, one, word, word_p;
-};
-
 void write_row(const Kernels& kernels, const Rows<u64>& rows, std::size_t element, u64* values, std::size_t width, int bits) {
     u64* out = rows.at(element, 0);
     if (rows.packed)
@@ -52,11 +39,21 @@ Product::Product(std::shared_ptr<const Ring> ring, std::size_t limbs, std::size_
         terms_[static_cast<std::size_t>(pairs.out[k])].push_back({static_cast<std::size_t>(pairs.in[k]), k});
     }
     weights_ = Buffer<u64>(pairs.pairs * limbs * n);
+    // Pairs in the order in which they are read: by output.
+    std::size_t first_of_output = 0;
+    std::vector<std::size_t> place(pairs.pairs);
+    for (std::vector<Term>& terms : terms_) {
+        for (Term& term : terms) {
+            place[term.pair] = first_of_output;
+            term.pair = first_of_output++;
+        }
+    }
     parallel_ranges(pairs.pairs, 16, threads, [&](std::size_t first, std::size_t last) {
+        const Buffer<u64> polynomial(limbs_ * n);
         for (std::size_t k = first; k < last; ++k) {
             for (std::size_t l = 0; l < limbs_; ++l) {
                 const u64 q = ring_->fields()[l].q;
-                u64* w = weights_.data() + (k * limbs_ + l) * n;
+                u64* w = polynomial.data() + l * n;
                 std::fill(w, w + n, u64{0});
                 for (i64 i = pairs.starts[k]; i < pairs.starts[k + 1]; ++i) {
                     const i64 weight = pairs.weights[i];
@@ -65,7 +62,8 @@ Product::Product(std::shared_ptr<const Ring> ring, std::size_t limbs, std::size_
                     at = (at + (weight < 0 && size ? q - size : size)) % q;
                 }
             }
-            ring_->forward(weights_.data() + k * limbs_ * n, 1, limbs_, 1);
+            ring_->forward(polynomial.data(), 1, limbs_, 1);
+            spread(polynomial.data(), weights_.data(), place[k], pairs.pairs);
         }
     });
     for (std::size_t l = 0; l < limbs; ++l) {
@@ -77,14 +75,20 @@ Product::Product(std::shared_ptr<const Ring> ring, std::size_t limbs, std::size_
     }
 }
 
+// Values [limbs, n] of polynomial `index` of `count` to their places among tiles [limbs * n / TILE, count, TILE].
+void Product::spread(const u64* values, u64* tiles, std::size_t index, std::size_t count) const {
+    for (std::size_t t = 0; t < limbs_ * ring_->n() / TILE; ++t)
+        std::memcpy(tiles + (t * count + index) * TILE, values + t * TILE, TILE * sizeof(u64));
+}
+
 void Product::transformed(const Rows<const u64>& in, u64* values, int threads) const {
     const std::size_t n = ring_->n();
     parallel_ranges(in_count_, 8, threads, [&](std::size_t first, std::size_t last) {
+        const Buffer<u64> polynomial(limbs_ * n);
         for (std::size_t element = first; element < last; ++element) {
-            u64* at = values + element * limbs_ * n;
             for (std::size_t l = 0; l < limbs_; ++l) {
                 const u64 q = ring_->fields()[l].q;
-                u64* row = at + l * n;
+                u64* row = polynomial.data() + l * n;
                 const u64* words = in.at(element, l);
                 if (in.packed) {
                     pack_rows(ring_->kernels(), row, const_cast<u64*>(words), 1, n, bit_length(q), 1, false);
@@ -93,42 +97,57 @@ void Product::transformed(const Rows<const u64>& in, u64* values, int threads) c
                     std::memcpy(row, words, n * sizeof(u64));
                 }
             }
-            ring_->forward(at, 1, limbs_, 1);
+            ring_->forward(polynomial.data(), 1, limbs_, 1);
+            spread(polynomial.data(), values, element, in_count_);
         }
     });
 }
 
-void Product::accumulate(const u64* values, std::size_t out, std::size_t limb, u128* sums, u64* residues) const {
-    const std::size_t n = ring_->n();
-    const u64 q = ring_->fields()[limb].q;
-    const Reducer reduce(q);
-    const int bits = bit_length(q);
-    // Terms below 2^(2 bits); one residue may be there already.
-    const std::size_t most = (std::size_t{1} << std::min(20, 128 - 2 * bits)) - 1;
-    std::fill(sums, sums + n, u128{0});
-    std::size_t held = 0;
-    for (const Term& term : terms_[out]) {
-        if (held == most) {
-            for (std::size_t c = 0; c < n; ++c) sums[c] = reduce(sums[c]);
-            held = 1;
-        }
-        const u64* x = values + (term.in * limbs_ + limb) * n;
-        const u64* w = weights_at(term.pair, limb);
-        for (std::size_t c = 0; c < n; ++c) sums[c] += static_cast<u128>(x[c]) * w[c];
-        ++held;
-    }
-    for (std::size_t c = 0; c < n; ++c) residues[c] = reduce(sums[c]);
+void Product::arranged(const u64* transformed, u64* values, int threads) const {
+    parallel_ranges(in_count_, 8, threads, [&](std::size_t first, std::size_t last) {
+        for (std::size_t element = first; element < last; ++element)
+            spread(transformed + element * limbs_ * ring_->n(), values, element, in_count_);
+    });
 }
 
-void Product::switched(const u64* values, const Rows<u64>& out, std::size_t width, u64 p, int threads) const {
+// Sums [columns, out_count, limbs, n] of products. Weights are read once for all columns.
+void Product::multiply(const u64* values, std::size_t columns, u64* sums, int threads) const {
+    const std::size_t n = ring_->n(), pairs = weights_.size() / (limbs_ * n);
+    std::vector<ProductSum> moduli;
+    for (std::size_t l = 0; l < limbs_; ++l) moduli.push_back(ring_->product_sum(l));
+    parallel_ranges(limbs_ * n / TILE, 1, threads, [&](std::size_t first, std::size_t last) {
+        std::vector<const u64*> left(std::min(in_count_, MAX_PRODUCTS)), right(left.size());
+        for (std::size_t t = first; t < last; ++t) {
+            for (std::size_t out = 0; out < out_count_; ++out) {
+                const std::vector<Term>& terms = terms_[out];
+                for (std::size_t column = 0; column < columns; ++column) {
+                    u64* sum = sums + ((column * out_count_ + out) * limbs_) * n + t * TILE;
+                    std::memset(sum, 0, TILE * sizeof(u64));
+                    const u64* tile = values + (column * in_count_ * limbs_ * n) + t * in_count_ * TILE;
+                    for (std::size_t begin = 0; begin < terms.size(); begin += left.size()) {
+                        const std::size_t count = std::min(left.size(), terms.size() - begin);
+                        for (std::size_t k = 0; k < count; ++k) {
+                            left[k] = tile + terms[begin + k].in * TILE;
+                            right[k] = weights_.data() + (t * pairs + terms[begin + k].pair) * TILE;
+                        }
+                        ring_->kernels().add_products(sum, left.data(), right.data(), count, moduli[t * TILE / n]);
+                    }
+                }
+            }
+        }
+    });
+}
+
+void Product::switched(const u64* values, const std::vector<Rows<u64>>& out, std::size_t width, u64 p, int threads) const {
     const std::size_t n = ring_->n();
-    parallel_ranges(out_count_, 4, threads, [&](std::size_t first, std::size_t last) {
-        const Buffer<u128> sums(n);
-        const Buffer<u64> residues(limbs_ * n), answer(width);
+    const Buffer<u64> sums(out.size() * out_count_ * limbs_ * n);
+    multiply(values, out.size(), sums.data(), threads);
+    parallel_ranges(out.size() * out_count_, 4, threads, [&](std::size_t first, std::size_t last) {
+        const Buffer<u64> answer(width);
         const Buffer<double> fractions(width);
-        for (std::size_t q_out = first; q_out < last; ++q_out) {
-            for (std::size_t l = 0; l < limbs_; ++l) accumulate(values, q_out, l, sums.data(), residues.data() + l * n);
-            ring_->inverse(residues.data(), 1, limbs_, 1);
+        for (std::size_t k = first; k < last; ++k) {
+            u64* const residues = sums.data() + k * limbs_ * n;
+            ring_->inverse(residues, 1, limbs_, 1);
             std::fill(answer.data(), answer.data() + width, u64{0});
             std::fill(fractions.data(), fractions.data() + width, 0.5);
             // x / Q = sum of (x (Q/q)^-1 mod q) / q modulo 1: p times that, integer parts apart from fractions.
@@ -136,7 +155,7 @@ void Product::switched(const u64* values, const Rows<u64>& out, std::size_t widt
                 const u64 q = ring_->fields()[l].q, p_q = p % q, whole = p / q;
                 const u64 companion = shoup(p_q, q, 64), lift_p = shoup(lift_[l], q, 64);
                 const double one = 1.0 / static_cast<double>(q);
-                const u64* r = residues.data() + l * n;
+                const u64* r = residues + l * n;
                 for (std::size_t c = 0; c < width; ++c) {
                     u64 y = r[c];
                     if (limbs_ > 1) {
@@ -149,7 +168,7 @@ void Product::switched(const u64* values, const Rows<u64>& out, std::size_t widt
                 }
             }
             for (std::size_t c = 0; c < width; ++c) answer[c] = (answer[c] + static_cast<u64>(fractions[c])) % p;
-            write_row(ring_->kernels(), out, q_out, answer.data(), width, bit_length(p));
+            write_row(ring_->kernels(), out[k / out_count_], k % out_count_, answer.data(), width, bit_length(p));
         }
     });
 }

@@ -1,7 +1,7 @@
 // Sums of negacyclic products of ciphertext polynomials with integer weight polynomials, in the transform's domain.
 //
-// out[q] = sum over p of w[q][p] * in[p]. Weights are transformed once and kept. Sums of products are kept in 128 bits and reduced when they
-// are complete, or after as many terms as fit. Of each result the first `width` coefficients are switched to a modulus p < 2^31.
+// out[q] = sum over p of w[q][p] * in[p]. Weights are transformed once and kept, tile by tile in the order in which they are read. Of each
+// result the first `width` coefficients are switched to a modulus p < 2^31.
 #pragma once
 
 #include <memory>
@@ -33,22 +33,26 @@ class Product {
     std::size_t limbs() const { return limbs_; }
     const Ring& ring() const { return *ring_; }
 
-    // Coefficients of one column (limbs() of them an element, reduced) -> reduced values [in_count, limbs, n].
+    // Words of the values of one column, in the order in which `switched` reads them.
+    std::size_t value_words() const { return in_count_ * limbs_ * ring_->n(); }
+    // Coefficients of one column (limbs() of them an element, reduced) -> its values.
     void transformed(const Rows<const u64>& in, u64* values, int threads) const;
-    // The products of reduced values [in_count, limbs, n]: the first `width` coefficients, modulo p, rounded from (p / Q) times the exact ones.
-    void switched(const u64* values, const Rows<u64>& out, std::size_t width, u64 p, int threads) const;
+    // Reduced values [in_count, limbs, n] -> the same in that order.
+    void arranged(const u64* transformed, u64* values, int threads) const;
+    // The products of the values of each column: the first `width` coefficients, modulo p, rounded from (p / Q) times the exact ones.
+    void switched(const u64* values, const std::vector<Rows<u64>>& out, std::size_t width, u64 p, int threads) const;
 
   private:
     struct Term {
         std::size_t in, pair;
     };
-    const u64* weights_at(std::size_t pair, std::size_t limb) const { return weights_.data() + (pair * limbs_ + limb) * ring_->n(); }
-    void accumulate(const u64* values, std::size_t out, std::size_t limb, unsigned __int128* sums, u64* residues) const;
+    void spread(const u64* values, u64* tiles, std::size_t index, std::size_t count) const;
+    void multiply(const u64* values, std::size_t columns, u64* sums, int threads) const;
 
     std::shared_ptr<const Ring> ring_;
     std::size_t limbs_, in_count_, out_count_;
     std::vector<std::vector<Term>> terms_;  // per output
-    Buffer<u64> weights_;                   // [pairs, limbs, n], values
+    Buffer<u64> weights_;                   // values as tiles [limbs * n / TILE, pairs, TILE], pairs by output
     std::vector<u64> lift_;                 // per limb: (Q / q)^-1 mod q
 };
 

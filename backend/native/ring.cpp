@@ -152,13 +152,15 @@ void Ring::inverse(u64* a, std::size_t count, std::size_t limbs, int threads) co
     transform_all(fields_, n_, a, count, limbs, threads, false);
 }
 
+ProductSum Ring::product_sum(std::size_t limb) const {
+    const u64 q = fields_[limb].q;
+    const u64 half = (u64{1} << HALF_WORD) % q, whole = mul_mod(half, half, q);
+    return {q, fields_[limb].one_p64, half, shoup(half, q, 64), whole, shoup(whole, q, 64)};
+}
+
 void Ring::add_products(u64* out, const u64* a, const u64* b, std::size_t outputs, std::size_t terms, std::size_t limbs, int threads) const {
     std::vector<ProductSum> sums;
-    for (std::size_t l = 0; l < limbs; ++l) {
-        const u64 q = fields_[l].q;
-        const u64 half = (u64{1} << HALF_WORD) % q, whole = mul_mod(half, half, q);
-        sums.push_back({q, fields_[l].one_p64, half, shoup(half, q, 64), whole, shoup(whole, q, 64)});
-    }
+    for (std::size_t l = 0; l < limbs; ++l) sums.push_back(product_sum(l));
     // Several outputs share what they read of b while it is in the cache.
     const std::size_t tiles = limbs * n_ / TILE;
     parallel_ranges(tiles, 4, threads, [&](std::size_t first, std::size_t last) {

@@ -91,6 +91,8 @@ class Ring {
     void inverse(u64* a, std::size_t count, std::size_t limbs, int threads) const;
 
     // out[m] += sum over k of a[m, k] * b[k] for polynomials in NTT form: out [outputs, limbs, n], a [outputs, terms, limbs, n],
+    // What sums of products modulo a prime need.
+    ProductSum product_sum(std::size_t limb) const;
     // b [terms, limbs, n], all reduced.
     void add_products(u64* out, const u64* a, const u64* b, std::size_t outputs, std::size_t terms, std::size_t limbs, int threads) const;
     // out = a * X^power for coefficients [count, limbs, n]; power from 0 to 2n - 1, out apart from a.

@@ -160,7 +160,8 @@ def quantise(affine: AffineMap, weight_bits: int) -> QuantisedMap:
     top = 2 ** (weight_bits - 1) - 1
     constant = bias_constant(affine)
     peaks = _peaks(affine, constant)
-    row_scales = np.divide(float(top), peaks, out=np.ones(len(peaks)), where=peaks > 0)
+    # A row without weights gets a large scale: it may share a polynomial with others, and so have errors.
+    row_scales = float(top) / np.where(peaks > 0, peaks, peaks[peaks > 0].min() if peaks.any() else float(top))
     blocks = [
         LinearBlock(block.gather, np.rint(block.weights * row_scales[block.scatter[:, :1]]).astype(np.int32), block.scatter)
         for block in _shifted(affine)

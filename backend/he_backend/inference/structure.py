@@ -99,7 +99,7 @@ def _common(affine: AffineMap, in_shapes: Sequence[tuple[int, ...]]) -> Structur
     scatter = np.concatenate([b.scatter for b in blocks], axis=2)  # [G, P, M]
     if scatter.size != sum(affine.out_sizes) or np.bincount(scatter.ravel(), minlength=scatter.size).max() > 1:
         return None
-    steps = _group_steps(first.gather, shape)
+    steps = _group_steps(first.gather, shape) if places > 1 else None
     pattern = first.gather[0] if steps is not None else first.gather.transpose(1, 0, 2).reshape(places, groups * terms)
     if pattern.size > MAX_GATHERED:
         return None
