@@ -336,3 +336,17 @@ def test_no_representation_shows_a_secret():
     secrets, _ = secrets_of(ring, 1)
     assert repr(secrets) == f"ColumnSecrets(1 columns, {ring!r})"
     assert not [name for name in vars(secrets) if isinstance(getattr(secrets, name), (np.ndarray, bytes))]
+
+
+@pytest.mark.parametrize("bits", [30, 54, 55, 58, 60, 61])
+def test_moduli_of_every_size_encrypt_up_to_nearly_half(bits):
+    (q,) = largest_primes(1024, bits, 1)
+    ring = Ring(1024, [q])
+    secrets = column_secret.ColumnSecrets(ring, 1)
+    value = np.full((1, 1024), (q // 2 - 100) * (1 - 2.0**-50))
+
+    body = secrets.encrypt(value, 1.0, SEED)
+
+    assert np.abs(secrets.decrypt(body, coefficient_masks(ring, 1, 1), 1.0, 1024) - value).max() <= 22 + value.max() * 2.0**-52
+    with pytest.raises(CapacityError):
+        secrets.encrypt(value * 1.001, 1.0, SEED)

@@ -162,7 +162,8 @@ class ColumnSecrets:
     ) -> None:
         count, rows = values.shape
         width = self._check(rows, limbs)
-        limit = min(math.prod(self.ring.moduli[:limbs]) // 2 - sampling.MAX_ERROR - 1, _MAX_SCALED)
+        half = math.prod(self.ring.moduli[:limbs]) // 2 - sampling.MAX_ERROR - 1
+        limit = min(half * (1.0 - 2.0**-51) if half >> 53 else float(half), _MAX_SCALED)  # below it also where doubles are coarser
         key = sampling.new_key() if error_key is None else error_key
 
         def tile(start: int) -> bool:
