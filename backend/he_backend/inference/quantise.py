@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -34,7 +35,7 @@ class Statistics:
     mean_squares: float  # of the squared L2 norm
     mean_rounding: float  # of the number of weights times the squared peak
 
-    @property
+    @cached_property  # read for every width and modulus that a planner tries, and peaks has an element per row
     def mean_peaks(self) -> float:
         """Mean of the squared peaks."""
         return float((self.peaks**2).mean()) if self.peaks.size else 0.0
