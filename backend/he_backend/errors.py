@@ -59,9 +59,9 @@ class Unsupported(NamedTuple):
 
 
 class ModelError(HeError, ValueError):
-    """A model cannot be imported or split; `problems` lists every unsupported node at once."""
+    """A model cannot be imported or split; `summary` says what is wrong with it as a whole, `problems` lists every unsupported node."""
 
     def __init__(self, message: str, problems: Sequence[Unsupported] = ()) -> None:
-        self.problems = tuple(problems)
+        self.summary, self.problems = message, tuple(problems)
         lines = [f"  {p.node} ({p.op}): {p.reason}" + (f"; instead: {p.instead}" if p.instead else "") for p in self.problems]
         super().__init__("\n".join([message, *lines]))

@@ -327,3 +327,43 @@ def test_verification_catches_a_wrong_rewrite(monkeypatch):
 
 def spoiled(graph):
     return graph.with_nodes(graph.nodes, {name: value * 1.5 if value.ndim == 2 else value for name, value in graph.constants.items()})
+
+
+def _unsupported(inputs, nodes):
+    """A model with weights W [4, 4] that cannot be run."""
+    weights = numpy_helper.from_array(np.ones((4, 4), np.float32), "W")
+    values = [helper.make_tensor_value_info("x", TensorProto.FLOAT, inputs)]
+    graph = helper.make_graph(nodes, "unsupported", values, [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)], [weights])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("my.domain", 1)], ir_version=8)
+
+
+NOISE = helper.make_node("RandomNormalLike", ["x"], ["n"], name="noise")
+
+
+@pytest.mark.parametrize(
+    "inputs, nodes, told, summary",
+    [
+        (["rows", "seq", 4], [NOISE, helper.make_node("MatMul", ["n", "W"], ["y"])], {"noise"}, "these sizes are open"),
+        (
+            ["rows", "seq", 4],
+            [
+                NOISE,
+                helper.make_node("Own", ["n"], ["z"], name="own", domain="my.domain"),
+                helper.make_node("Pow", ["z", "W"], ["y"], name="p"),
+            ],
+            {"noise", "own", "p"},
+            "these sizes are open",
+        ),
+        (
+            ["rows", 4],
+            [NOISE, helper.make_node("ReduceMean", ["x"], ["m"], axes=[0]), helper.make_node("Add", ["m", "n"], ["y"])],
+            {"noise"},
+            "rows of a batch change each other",
+        ),
+    ],
+)
+def test_what_is_wrong_with_shapes_and_what_is_wrong_with_operators_are_told_together(inputs, nodes, told, summary):
+    with pytest.raises(ModelError, match=summary) as refusal:
+        convert(_unsupported(inputs, nodes))
+    assert {problem.node for problem in refusal.value.problems} == told
+    assert all(problem.instead for problem in refusal.value.problems)

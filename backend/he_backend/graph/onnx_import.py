@@ -13,7 +13,8 @@ from he_backend.errors import ModelError
 from he_backend.graph import infer, ops, runtime
 from he_backend.graph.model import Graph, Node
 from he_backend.graph.onnx_export import array_of, graph_to_proto, node_from_proto
-from he_backend.graph.onnx_read import Source, label, opset_of, read
+from he_backend.graph.onnx_read import Source, read
+from he_backend.graph.operators import label, opset_of, with_operators
 from he_backend.graph.passes import rewrite
 from he_backend.graph.problems import problems_of
 from he_backend.graph.rows import one_row
@@ -37,9 +38,17 @@ def import_onnx(
     Raises ModelError; its `problems` lists every node that cannot be run.
     """
     model = read(source)
+    try:
+        return _import(model, source, name, dims or {}, embeddings)
+    except ModelError as error:
+        raise with_operators(error, model) from None
+
+
+def _import(model: onnx.ModelProto, source: Source, name: str, dims: Mapping[str, int], embeddings: str) -> Graph:
+    """The graph of a model that was read."""
     if not name:
         name = os.path.splitext(os.path.basename(os.fspath(source)))[0] if isinstance(source, (str, os.PathLike)) else ""
-    row = one_row(model, dims or {})
+    row = one_row(model, dims)
     blob = row.model.SerializeToString()
     optimised = _optimise(blob)
     graph = _build(optimised, row.inputs, name or model.graph.name or "model")

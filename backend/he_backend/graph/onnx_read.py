@@ -9,16 +9,15 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import helper, version_converter
 
-from he_backend.errors import ModelError, Unsupported
-from he_backend.graph import ops
+from he_backend.errors import ModelError
 from he_backend.graph.onnx_recurrent import time_first
+from he_backend.graph.operators import is_undefined, operator_problems, opset_of
 
 Source = Union[str, "os.PathLike[str]", bytes, bytearray, onnx.ModelProto]
 
 MAX_MODEL_BYTES = 1 << 30
 OLDEST_OPSET = 7
 _STANDARD = ("", "ai.onnx")
-_FUSED_DOMAINS = ("com.microsoft", "com.microsoft.nchwc")
 
 
 def read(source: Source) -> onnx.ModelProto:
@@ -104,53 +103,10 @@ def _inline(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _check_operators(model: onnx.ModelProto) -> None:
     """Refuse what ONNX itself does not define: no schema, no shapes, nothing to check against."""
-    version = opset_of(model)
-    problems = []
-    for position, node in enumerate(model.graph.node):
-        if node.domain in _FUSED_DOMAINS:
-            problems.append(
-                Unsupported(
-                    label(node, position),
-                    node.op_type,
-                    "is a fused operator of ONNX Runtime, made by its optimizer",
-                    "take the model as it was before optimising; it is optimised here as far as it helps",
-                )
-            )
-        elif node.domain not in _STANDARD:
-            problems.append(
-                Unsupported(
-                    label(node, position),
-                    node.op_type,
-                    f"comes from the custom domain {node.domain!r}",
-                    "export with standard ONNX operators only",
-                )
-            )
-        elif not onnx.defs.has(node.op_type, version) and node.op_type not in ops.REWRITTEN:
-            problems.append(Unsupported(label(node, position), node.op_type, f"is not an ONNX operator of opset {version}"))
-        else:
-            refused = ops.REFUSED.get(node.op_type)
-            if refused and refused is not ops.REFUSED["If"]:  # ONNX Runtime decides an If whose condition is constant
-                problems.append(Unsupported(label(node, position), node.op_type, refused.reason, refused.instead))
-    if any(p.op not in ops.REFUSED for p in problems):
-        raise ModelError("the model has operators that cannot be run:", problems)
-
-
-def label(node: Any, position: int) -> str:
-    """How a message names a node: its name, or its place and first output when it has none."""
-    return node.name or f"#{position} ({next((o for o in node.output if o), '')})"
-
-
-def opset_of(model: onnx.ModelProto) -> int:
-    """The version of the standard operator set. Raises ModelError when the model names none."""
-    versions = [int(entry.version) for entry in model.opset_import if entry.domain in _STANDARD]
-    if not versions:
-        raise ModelError("the model does not say which ONNX operator set it uses (opset_import is empty)")
-    if max(versions) > onnx.defs.onnx_opset_version():
-        raise ModelError(
-            f"the model uses opset {max(versions)}; this onnx package knows up to {onnx.defs.onnx_opset_version()}: "
-            "export with an older opset or install a newer onnx"
-        )
-    return max(versions)
+    if any(is_undefined(node, opset_of(model)) for node in model.graph.node):
+        more = open_sizes(model)
+        summary = f"{more}; and these cannot be run:" if more else "the model has operators that cannot be run:"
+        raise ModelError(summary, operator_problems(model))
 
 
 def _modern(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -173,6 +129,25 @@ def _modern(model: onnx.ModelProto) -> onnx.ModelProto:
     del model.opset_import[:]
     model.opset_import.append(helper.make_opsetid("", version))
     return model
+
+
+def open_sizes(model: onnx.ModelProto, dims: Mapping[str, int] | None = None) -> str:
+    """What to say of axes other than the row axis whose size nothing gives; "" when there are none."""
+    missing, example = [], ""
+    for value in model.graph.input:
+        for axis, extent in enumerate(value.type.tensor_type.shape.dim):
+            symbol = extent.dim_param
+            known = (extent.HasField("dim_value") and extent.dim_value > 0) or not axis
+            if known or f"{value.name}:{axis}" in (dims or {}) or (symbol and symbol in (dims or {})):
+                continue
+            missing.append(f"input {value.name!r} axis {axis}" + (f" ({symbol!r})" if symbol else ""))
+            example = example or symbol or f"{value.name}:{axis}"
+    if not missing:
+        return ""
+    return (
+        f"these sizes are open: {', '.join(missing)}; encrypted shapes are fixed, so give them, for example "
+        f"dims={{{example!r}: 128}} (only axis 0 may stay open: it counts rows)"
+    )
 
 
 def _ranks(model: onnx.ModelProto) -> dict[str, int]:

@@ -14,7 +14,8 @@ from onnx import helper, numpy_helper
 
 from he_backend.errors import ModelError
 from he_backend.graph import runtime
-from he_backend.graph.onnx_read import opset_of
+from he_backend.graph.onnx_read import open_sizes
+from he_backend.graph.operators import opset_of
 
 Inputs = Sequence["tuple[str, tuple[int, ...], str]"]
 _TYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
@@ -78,7 +79,7 @@ def _input_sizes(model: onnx.ModelProto, dims: Mapping[str, int]) -> dict[str, t
         if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
             raise ModelError(f"dims[{key!r}] is {size!r}; it must be a positive integer")
     found: dict[str, tuple[Any, ...]] = {}
-    missing = []
+    missing = False
     for value in model.graph.input:
         _numpy_type(value)
         if not value.type.tensor_type.HasField("shape"):
@@ -94,14 +95,10 @@ def _input_sizes(model: onnx.ModelProto, dims: Mapping[str, int]) -> dict[str, t
             elif axis == 0:
                 shape.append(None)
             else:
-                missing.append(f"input {value.name!r} axis {axis}" + (f" ({symbol!r})" if symbol else ""))
+                missing = True
         found[value.name] = tuple(shape)
     if missing:
-        example = missing[0].split("'")[-2] if "(" in missing[0] else f"{model.graph.input[0].name}:1"
-        raise ModelError(
-            f"these sizes are open: {', '.join(missing)}; encrypted shapes are fixed, so give them, for example "
-            f"dims={{{example!r}: 128}} (only axis 0 may stay open: it counts rows)"
-        )
+        raise ModelError(open_sizes(model, dims))
     return found
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class Statistics:
     mean_biases: float = 0.0  # of the squared bias
     mean_bias_rounding: float = 0.0  # of the squared product of peak and constant, over rows with a bias
 
-    @property
+    @cached_property  # read for every width and modulus that a planner tries, and peaks has an element per row
     def mean_peaks(self) -> float:
         """Mean of the squared peaks."""
         return float((self.peaks**2).mean()) if self.peaks.size else 0.0
