@@ -87,7 +87,14 @@ def version() -> str:
     return names["VERSION"]
 
 
-SERVER = ["fastapi>=0.95", "uvicorn>=0.22", "python-multipart>=0.0.6"]
+SERVER = [
+    "fastapi>=0.95",
+    "uvicorn>=0.22",
+    "python-multipart>=0.0.6",
+    "prometheus_client>=0.14",
+    "click>=8.1",
+    "tomli>=1.1; python_version < '3.11'",
+]
 TORCH = ["torch>=1.13", "onnxscript>=0.1; python_version >= '3.9'"]
 BENCH = ["psutil>=5.9", "matplotlib>=3.6"]
 

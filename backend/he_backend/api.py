@@ -6,7 +6,7 @@ client = HEClient("127.0.0.1:12995")
 client.inference("MLP", rows, model_name=model.model_name, encrypted=True).outputs
 
 A token is taken from HE_NN_TOKEN (HEClient: HE_NN_CLIENT_TOKEN, if that is set), the authority to trust with https:// from HE_NN_CA, or all
-from `credentials`. Errors of a service are raised as those of he_backend.errors; a service that cannot be reached, or is busy, as TransportError.
+from `credentials`. Errors of a service are raised as those of he_backend.errors; one that cannot be reached, or is busy, as TransportError.
 """
 
 from __future__ import annotations
@@ -269,7 +269,9 @@ class HEServer(Service):
 
     def channel_credentials(self) -> Credentials:
         """What to show on its ciphertext channel, which speaks TLS where this URL is https://."""
-        return replace(self._credentials, tls=self._secure)
+        if self._secure:
+            return replace(self._credentials, tls=True)
+        return replace(self._credentials, tls=False, certificate="", key="")
 
 
 class HEClient(Service):

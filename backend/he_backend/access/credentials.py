@@ -14,6 +14,7 @@ from he_backend.access.tls_contexts import client_context
 from he_backend.errors import ParameterError
 
 TOKEN_VARIABLE, CLIENT_TOKEN_VARIABLE = "HE_NN_TOKEN", "HE_NN_CLIENT_TOKEN"
+CREDENTIAL_VARIABLES = (TOKEN_VARIABLE, CLIENT_TOKEN_VARIABLE, "HE_NN_CA", "HE_NN_CERT", "HE_NN_KEY", "HE_NN_ALLOW_PLAINTEXT")
 _YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
 

@@ -14,7 +14,7 @@ from typing import Any, Callable, Iterable, Iterator, Mapping
 
 import grpc
 
-from he_backend.errors import AccessError, HeError, NotPermitted, ParameterError, TransportError, Unauthenticated
+from he_backend.errors import HeError, NotPermitted, ParameterError, TransportError, Unauthenticated
 from he_backend.protocol.messages import MAX_FRAME_BYTES
 from he_backend.protocol.transport import Handler
 
@@ -22,7 +22,7 @@ DEFAULT_PORT = 34000
 METHOD = "/he_nn.Ciphertext/Exchange"
 _SERVICE, _METHOD_NAME = "he_nn.Ciphertext", "Exchange"
 AUTHORIZATION, TASK = "authorization", "x-he-nn-task"  # metadata of a call: Bearer TOKEN; the id that both sides log
-Entrance = Callable[[Mapping[str, str]], Handler]  # the handler for a call with this metadata; raises AccessError
+Entrance = Callable[[Mapping[str, str]], Handler]  # the handler for a call with this metadata; raises HeError to refuse it
 _log = logging.getLogger(__name__)
 
 _COMMON = (
@@ -239,10 +239,10 @@ def _admitted(entrance: Entrance, context: Any) -> Handler:
     metadata = {str(name): value for name, value in context.invocation_metadata() if isinstance(value, str)}
     try:
         return entrance(metadata)
-    except AccessError as problem:
+    except HeError as problem:
         _log.warning("a call from %s was refused: %s", context.peer(), problem)
-        code = grpc.StatusCode.PERMISSION_DENIED if isinstance(problem, NotPermitted) else grpc.StatusCode.UNAUTHENTICATED
-        context.abort(code, str(problem))
+        codes = ((Unauthenticated, grpc.StatusCode.UNAUTHENTICATED), (NotPermitted, grpc.StatusCode.PERMISSION_DENIED))
+        context.abort(next((code for kind, code in codes if isinstance(problem, kind)), grpc.StatusCode.UNAVAILABLE), str(problem))
         raise  # not reached: abort raises
 
 

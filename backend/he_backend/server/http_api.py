@@ -17,6 +17,7 @@ from he_backend.web.app import Operation, make_app
 from he_backend.web.inference_operations import InferenceOperations, Started
 from he_backend.web.tasks import Outcome, Running, Tasks
 from he_backend.web.uploads import Uploads
+from he_backend.web.watch import TaskWatch
 
 _ABOUT = "HE-server: holds networks, computes on ciphertexts. Encrypted inference is asked of an HE-client."
 _REFUSAL = (
@@ -29,8 +30,10 @@ class ServerApi(InferenceOperations):
     """The operations of the HE-server. Its ciphertext channel listens at `channel`, and others reach it at `port` of this host (or
     at `advertised`)."""
 
-    def __init__(self, owner: Owner, tasks: Tasks, uploads: Uploads, channel: str, port: int, advertised: str = "") -> None:
-        super().__init__(tasks, uploads)
+    def __init__(
+        self, owner: Owner, tasks: Tasks, uploads: Uploads, watch: TaskWatch, channel: str, port: int, advertised: str = ""
+    ) -> None:
+        super().__init__(tasks, uploads, watch)
         self._owner, self._channel = owner, channel
         self._where = {"ciphertext_port": port, "ciphertext_address": advertised}
 

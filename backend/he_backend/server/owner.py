@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from typing import Any, Mapping
 import numpy as np
 
 from he_backend import zoo
+from he_backend.access.credentials import CREDENTIAL_VARIABLES, TOKEN_VARIABLE
 from he_backend.ckks.engines import default_engine
 from he_backend.ckks.params import Params
 from he_backend.errors import EngineError, InputError
@@ -39,10 +41,10 @@ class Evaluation:
 
 
 class Owner:
-    """A registry and its programs."""
+    """A registry and its programs. `inner_token` is what its simulated clients show to the ciphertext channel."""
 
-    def __init__(self, registry: Registry, models: RegistryModels) -> None:
-        self.registry, self._models = registry, models
+    def __init__(self, registry: Registry, models: RegistryModels, inner_token: str = "") -> None:
+        self.registry, self._models, self._inner_token = registry, models, inner_token
 
     def register(self, model_type: str) -> ModelRecord:
         """A new model of a type of the zoo, from the weights that come with it, its accuracy measured here."""
@@ -80,7 +82,7 @@ class Owner:
             outputs = reference.run(x)
             seconds, figures = time.perf_counter() - started, NO_FIGURES
         else:
-            outputs, figures = simulate(record.model_id, x, params, channel)
+            outputs, figures = simulate(record.model_id, x, params, channel, self._inner_token)
             seconds = float(figures["seconds"]["total"])
         return Evaluation(start, len(x), _accuracy(outputs, y), seconds, figures)
 
@@ -97,7 +99,9 @@ class Owner:
         return Reference(self._program(record))
 
 
-def simulate(model_id: str, rows: np.ndarray, params: Params, channel: str) -> tuple[dict[str, np.ndarray], Mapping[str, Any]]:
+def simulate(
+    model_id: str, rows: np.ndarray, params: Params, channel: str, token: str = ""
+) -> tuple[dict[str, np.ndarray], Mapping[str, Any]]:
     """Outputs and figures of an encrypted inference by a client in a process of its own: secret keys have no business in this one.
 
     The rows are the model owner's test rows. Raises EngineError when the client fails.
@@ -108,8 +112,13 @@ def simulate(model_id: str, rows: np.ndarray, params: Params, channel: str) -> t
         preset.write_text(json.dumps(params.literal()), encoding="utf-8")
         command = [sys.executable, "-m", "he_backend.cli", "infer", model_id, str(source), "--server", channel]
         command += ["--preset", str(preset), "--json", "--out", str(target)]
+        # The channel is this process's own, in the clear on loopback; credentials for other services have no business there.
+        environment = {name: value for name, value in os.environ.items() if name not in CREDENTIAL_VARIABLES}
+        environment[TOKEN_VARIABLE] = token
         try:
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SIMULATION_TIMEOUT_S)
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SIMULATION_TIMEOUT_S, env=environment
+            )
         except subprocess.TimeoutExpired:
             raise EngineError(f"the simulated client took longer than {_SIMULATION_TIMEOUT_S} s; take a smaller batch_size") from None
         if done.returncode != 0:
