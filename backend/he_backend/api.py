@@ -224,7 +224,9 @@ class Service:
             ) from None
         except (OSError, http.client.HTTPException) as problem:
             reason = getattr(problem, "strerror", None) or type(problem).__name__
-            raise TransportError(f"{self.url}: no answer ({reason}): is the address right and the service running?") from None
+            ask = "does it ask for a certificate of yours (HE_NN_CERT, HE_NN_KEY)" if self._secure else "is it https://"
+            hint = f", or {ask}" if isinstance(problem, (ConnectionError, http.client.HTTPException)) else ""
+            raise TransportError(f"{self.url}: no answer ({reason}): is the address right and the service running{hint}?") from None
         finally:
             connection.close()
         return self._data(text)

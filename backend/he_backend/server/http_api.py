@@ -14,6 +14,7 @@ from he_backend.server.registry import ModelRecord
 from he_backend.version import VERSION
 from he_backend.web import model_fields as fields
 from he_backend.web.app import Operation, make_app
+from he_backend.web.callers import current_caller
 from he_backend.web.inference_operations import InferenceOperations, Started
 from he_backend.web.tasks import Outcome, Running, Tasks
 from he_backend.web.uploads import Uploads
@@ -62,6 +63,8 @@ class ServerApi(InferenceOperations):
         if is_init == 1 and named:
             raise ParameterError("model_name: name a model only with is_init 0; a new one (is_init 1) gets a name")
         is_new = is_init == 1 if is_init is not None else not model_name.strip()
+        if is_new:
+            current_caller().need_admin("registering a model (is_init 1)")
         record = self._owner.register(model_type) if is_new else self._owner.load(model_type, model_name)
         plan = self._owner.plan(record, fields.parameters(fields.DEFAULT_PRESET))
         return {"loadModel": "success", **_model(record), **self._where, "plan": plan}
