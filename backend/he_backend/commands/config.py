@@ -76,7 +76,7 @@ def _toml() -> tuple[Callable[[str], dict[str, Any]], type[Exception]]:
 def _read(context: click.Context, _: click.Parameter, path: str | None) -> None:
     if path:
         try:
-            context.default_map = read_config(path, context.command.name or "", _names(context.command))
+            context.default_map = read_config(path, context.command.name or "", option_names(context.command))
         except (ParameterError, EngineError) as problem:
             raise click.UsageError(str(problem), context) from None
 
@@ -92,7 +92,7 @@ def show_if_asked() -> None:
     if not context.meta.get("he_nn.show_config"):
         return
     click.echo(f"[{context.command.name}]")
-    for name, parameter in sorted(_names(context.command).items()):
+    for name, parameter in sorted(option_names(context.command).items()):
         source = context.get_parameter_source(parameter)
         value = context.params[parameter]
         where = _SOURCES.get(source.name if source else "", "default")
@@ -100,8 +100,8 @@ def show_if_asked() -> None:
     context.exit(0)
 
 
-def _names(command: click.Command) -> dict[str, str]:
-    """Option name without dashes -> parameter."""
+def option_names(command: click.Command) -> dict[str, str]:
+    """Name of each option that a file may set, without dashes -> its parameter."""
     options = [one for one in command.params if isinstance(one, click.Option) and one.name not in _OWN]
     return {max(one.opts, key=len).lstrip("-"): str(one.name) for one in options}
 
