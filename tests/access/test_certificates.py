@@ -15,6 +15,7 @@ from he_backend.access.certificates import load_identity, load_roots, validity
 from he_backend.access.credentials import Credentials, is_loopback, read_token
 from he_backend.access.dev_ca import make_dev_ca
 from he_backend.access.exposure import Exposure
+from he_backend.access.renewal import RenewedIdentity
 from he_backend.errors import ParameterError
 from tests.certificates import expired
 
@@ -46,8 +47,7 @@ def shake(server, client, host):
 def test_the_authority_signs_a_server_and_a_client(authority):
     from he_backend.access.tls_contexts import client_context, server_context
 
-    identity = load_identity(*pair(authority, "server"), WHAT)
-    server = server_context(identity, str(authority / "ca.pem"))
+    server = server_context(RenewedIdentity(*pair(authority, "server"), WHAT), str(authority / "ca.pem"))
     client = client_context(str(authority / "ca.pem"), load_identity(*pair(authority, "client"), WHAT))
 
     for host in ("localhost", "127.0.0.1", "he.example.org", "10.0.0.7"):
@@ -115,6 +115,21 @@ def test_certificates_that_cannot_be_used_are_told_at_the_door(authority, tmp_pa
             load_identity(*given, WHAT)
     with pytest.raises(ParameterError, match="--client-ca: .* holds no PEM certificate"):
         load_roots(str(nothing), "--client-ca")
+
+
+def test_renewed_files_are_shown_from_then_on_and_damaged_ones_are_not(tmp_path, caplog):
+    make_dev_ca(tmp_path / "ca")
+    identities = RenewedIdentity(*pair(tmp_path / "ca", "server"), WHAT)
+    first = identities.current()
+    assert identities.current() is first
+
+    make_dev_ca(tmp_path / "ca", renew=True)
+    second = identities.current()
+    (tmp_path / "ca" / "server.pem").write_text("half writ")
+    third = identities.current()
+
+    assert second.certificate != first.certificate and third is second is identities.current()
+    assert "was renewed" in caplog.text and caplog.text.count("stays the one before") == 1
 
 
 # what a client shows

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import urllib.request
 
@@ -214,6 +217,47 @@ def test_an_expired_certificate_is_refused_on_both_sides(place, tmp_path):
         _shake(context, place.server.channel)
 
 
+def test_a_renewed_certificate_is_shown_to_the_next_connection(tmp_path):
+    make_dev_ca(tmp_path / "tls")
+    pair = ("--tls-cert", tmp_path / "tls" / "server.pem", "--tls-key", tmp_path / "tls" / "server-key.pem")
+    server = Secured("serve", tmp_path, "--port", 0, "--http-port", 0, *pair)
+    context = ssl.create_default_context(cafile=str(tmp_path / "tls" / "ca.pem"))
+    try:
+        before = [_certificate(context, port) for port in (server.http, server.channel)]
+        make_dev_ca(tmp_path / "tls", renew=True)
+        after = [_certificate(context, port) for port in (server.http, server.channel)]
+        again = [_certificate(context, port) for port in (server.http, server.channel)]
+    finally:
+        assert server.stop() == 0
+
+    assert before[0] == before[1] and after == again and after[0] == after[1] != before[0]
+
+
+def test_the_command_line_shows_token_and_certificate(place, model, rows, tmp_path):
+    np.save(tmp_path / "rows.npy", rows)
+    (tmp_path / "token").write_text(place.server_tokens["he-client"])
+    trust = ["--ca", place.tls / "ca.pem", "--cert", place.tls / "client.pem", "--key", place.tls / "client-key.pem"]
+    arguments = ["infer", model.model_name, tmp_path / "rows.npy", "--preset", PRESET, "--json", *trust]
+
+    for where in (f"https://{place.server.http}", place.server.channel):
+        done = run(*arguments, "--server", where, "--token-file", tmp_path / "token")
+        assert done.returncode == 0 and json.loads(done.stdout)["rows"] == 20, done.stderr
+        assert place.server_tokens["he-client"] not in done.stdout + done.stderr
+        refused = run(*arguments, "--server", where)
+        assert refused.returncode == 1 and "token" in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_a_client_with_a_wrong_token_for_its_server_is_not_ready(place, tmp_path):
+    (tmp_path / "token").write_text("hnn_wrong")
+    trust = ["--ca", place.tls / "ca.pem", "--cert", place.tls / "client.pem", "--key", place.tls / "client-key.pem"]
+    client = processes.client(tmp_path, f"https://{place.server.http}", "--token-file", tmp_path / "token", *trust)
+
+    status, envelope = processes.get(client.http, "/readyz")
+
+    assert status == 401 and "token" in envelope["message"] and processes.get(client.http, "/healthz")[0] == 200
+    assert client.stop() == 0
+
+
 def test_a_service_with_an_expired_certificate_does_not_start(place, tmp_path):
     certificate, key = expired(place.tls, tmp_path, "old-server")
     with pytest.raises(AssertionError, match="has expired on"):
@@ -301,6 +345,19 @@ def test_the_logs_hold_no_rows_no_predictions_no_tokens_no_keys(place, model, ro
     secrets = [one.split("_", 2)[2] for one in [*place.server_tokens.values(), *place.client_tokens.values()]]
     assert not [one for one in [*secrets, "PRIVATE KEY", "secret_key"] if one in text]
     assert all(line.startswith(("{", "I", "E", "W")) for line in text.splitlines() if line)  # JSON, or gRPC's own of refused handshakes
+
+
+def run(*arguments):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HE_NN_")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(processes.TOP / "backend"), str(processes.TOP)])
+    command = [sys.executable, "-m", "he_backend.cli", *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def _certificate(context, address):
+    host, port = address.split(":")
+    with socket.create_connection((host, int(port)), 10) as raw, context.wrap_socket(raw, server_hostname=host) as connection:
+        return connection.getpeercert(binary_form=True)
 
 
 def _shake(context, address):

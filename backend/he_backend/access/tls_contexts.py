@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import ssl
+from typing import Any
 
 from he_backend.access.certificates import Identity
+from he_backend.access.renewal import RenewedIdentity
 from he_backend.errors import ParameterError
 
 _log = logging.getLogger(__name__)
@@ -25,12 +27,32 @@ class _LoggedHandshake(ssl.SSLObject):
             raise
 
 
-def server_context(identity: Identity, client_ca: str = "") -> ssl.SSLContext:
+class _RenewingContext(ssl.SSLContext):
+    """Shows each new connection the certificate that is there then."""
+
+    identities: RenewedIdentity
+    loaded: Identity
+
+    def renew(self) -> None:
+        """Loads the certificate if it is another one."""
+        identity = self.identities.current()
+        if identity is not self.loaded:
+            _load(self, identity)
+            self.loaded = identity
+
+    def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
+        """What asyncio calls for each connection."""
+        self.renew()
+        return super().wrap_bio(*arguments, **named)
+
+
+def server_context(identities: RenewedIdentity, client_ca: str = "") -> ssl.SSLContext:
     """A server's; with `client_ca` (a PEM file), clients must have a certificate that it signed."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = _RenewingContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.sslobject_class = _LoggedHandshake
-    _load(context, identity)
+    context.identities, context.loaded = identities, identities.current()
+    _load(context, context.loaded)
     if client_ca:
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(client_ca)

@@ -89,9 +89,11 @@ class ClientApi(InferenceOperations):
         return {"service": "he-client", "version": VERSION, "server_url": self._default, **self.tasks.figures()}
 
     def ready(self) -> dict[str, Any]:
-        """Raises when the records cannot be read or the default server does not answer."""
+        """Raises when the records cannot be read, or the default server does not answer or does not take this service's token."""
         self.tasks.list()
-        return {"server": self._server("").health(), **self.health()}
+        server = self._server("")
+        server.get_list()
+        return {"server": server.health(), **self.health()}
 
     def infer(
         self,

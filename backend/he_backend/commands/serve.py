@@ -69,8 +69,23 @@ class _Channel:
     def start(self, server: Server, guard: Protection) -> Any:
         """The handle of the channel that others reach."""
         limits = ServerLimits(self.max_calls, self.call_seconds)
-        tls = None if guard.identity is None else ServerTls(guard.identity.key, guard.identity.certificate, guard.client_roots)
-        return server.start(f"{self.address}:{self.port}", limits=limits, tls=tls)
+        return server.start(f"{self.address}:{self.port}", limits=limits, tls=_tls(guard))
+
+
+def _tls(guard: Protection) -> ServerTls | None:
+    """The channel's TLS, whose certificate may be renewed."""
+    if guard.identities is None:
+        return None
+    identities, shown = guard.identities, [guard.identities.current()]
+
+    def renewed() -> tuple[bytes, bytes] | None:
+        identity = identities.current()
+        if identity is shown[0]:
+            return None
+        shown[0] = identity
+        return identity.key, identity.certificate
+
+    return ServerTls(shown[0].key, shown[0].certificate, guard.client_roots, renewed)
 
 
 @click.command("serve", context_settings=config_context("HE_NN_SERVER"))
@@ -138,7 +153,7 @@ def _serve_http(folder: Any, http_port: int, advertise: str, options: ServiceOpt
         # The service's own simulated clients: by a channel that only this machine reaches, with a token that only this process knows.
         inner = server.start("127.0.0.1:0")
         undo.callback(inner.stop, options.grace_seconds)
-        owner = Owner(PermittedRegistry(folder), programs, guard.gate.inner_token)
+        owner = Owner(PermittedRegistry(folder), programs, guard.gate.inner_token, options.task_seconds)
         watch = TaskWatch(metrics, options.task_seconds)
         api = ServerApi(owner, tasks, make_uploads(options), watch, f"127.0.0.1:{inner.port}", handle.port, advertise)
         click.echo(f"serving {settings.address}:{handle.port}")

@@ -11,9 +11,10 @@ from typing import Any, Callable
 
 import click
 
-from he_backend.access.certificates import Identity, load_identity, load_roots
+from he_backend.access.certificates import load_roots
 from he_backend.access.exposure import Exposure
 from he_backend.access.gate import TokenGate
+from he_backend.access.renewal import RenewedIdentity
 from he_backend.access.tokens import TokenFile, default_tokens
 from he_backend.commands.config import with_config
 from he_backend.errors import EngineError, ParameterError
@@ -71,7 +72,7 @@ class Protection:
     """What protects a service: the gate that tokens open, its certificate, and the authority that callers' certificates must be of."""
 
     gate: TokenGate
-    identity: Identity | None
+    identities: RenewedIdentity | None
     client_ca: str
     client_roots: bytes | None
 
@@ -102,16 +103,16 @@ def protection(options: ServiceOptions, host: str) -> Protection:
     if options.tokens and not Path(options.tokens).expanduser().exists():
         raise ParameterError(f"--tokens: there is no {options.tokens}; make it with: he-nn token add NAME --tokens {options.tokens}")
     file = None if options.tokens == "" else TokenFile(options.tokens or default_tokens())
-    identity = None
+    identities = None
     if options.tls_cert or options.tls_key:
-        identity = load_identity(options.tls_cert or "", options.tls_key or "", "--tls-cert and --tls-key")
+        identities = RenewedIdentity(options.tls_cert or "", options.tls_key or "", "--tls-cert and --tls-key")
     roots = load_roots(options.client_ca, "--client-ca") if options.client_ca else None
     gate = TokenGate(file)
-    exposure = Exposure(host, gate.required, identity is not None, roots is not None, options.allow_anonymous, options.allow_plaintext)
+    exposure = Exposure(host, gate.required, identities is not None, roots is not None, options.allow_anonymous, options.allow_plaintext)
     exposure.check()
     if not exposure.is_local and not gate.required:
         logging.getLogger(__name__).warning("%s asks nobody for a token", host)
-    return Protection(gate, identity, options.client_ca or "", roots)
+    return Protection(gate, identities, options.client_ca or "", roots)
 
 
 def need_web() -> None:
@@ -155,7 +156,7 @@ def run_service(api: Any, metrics: Any, guard: Protection, listener: Any, on_sto
     from he_backend.web.door import Door, DoorLimits
     from he_backend.web.running import run
 
-    tls = server_context(guard.identity, guard.client_ca) if guard.identity is not None else None
+    tls = server_context(guard.identities, guard.client_ca) if guard.identities is not None else None
     door = Door(api, guard.gate, metrics, DoorLimits(options.max_requests, options.idle_seconds))
     # Connections that ask nothing are bounded too.
     run(door, listener, on_stop, tls, options.grace_seconds, 2 * options.max_requests + 64)

@@ -64,11 +64,15 @@ class ClientTls:
 
 @dataclass(frozen=True)
 class ServerTls:
-    """PEM bytes for a server: its key and certificate chain; with `client_roots`, clients must have a certificate of those."""
+    """PEM bytes for a server: its key and certificate chain; with `client_roots`, clients must have a certificate of those.
+
+    `renewed` is asked at each new connection for another (key, certificate), None where nothing has changed.
+    """
 
     key: bytes = field(repr=False)
     certificate: bytes
     client_roots: bytes | None = None
+    renewed: Callable[[], tuple[bytes, bytes] | None] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -205,15 +209,26 @@ def _bind(server: Any, address: str, tls: ServerTls | None) -> int:
         if tls is None:
             port = server.add_insecure_port(address)
         else:
-            pair = (tls.key, tls.certificate)
-            credentials = grpc.ssl_server_credentials([pair], tls.client_roots, tls.client_roots is not None)
-            port = server.add_secure_port(address, credentials)
+            port = server.add_secure_port(address, _server_credentials(tls))
     except RuntimeError:
         port = 0
     if not port:
         cause = "is the port in use?" if tls is None else "is the port in use, or the TLS key or certificate damaged?"
         raise TransportError(f"cannot listen on {address}: {cause}")
     return int(port)
+
+
+def _server_credentials(tls: ServerTls) -> Any:
+    roots, renewed = tls.client_roots, tls.renewed
+    if renewed is None:
+        return grpc.ssl_server_credentials([(tls.key, tls.certificate)], roots, roots is not None)
+
+    def fetch() -> Any:
+        pair = renewed()
+        return None if pair is None else grpc.ssl_server_certificate_configuration([pair], roots)
+
+    first = grpc.ssl_server_certificate_configuration([(tls.key, tls.certificate)], roots)
+    return grpc.dynamic_ssl_server_credentials(first, fetch, roots is not None)
 
 
 def _behaviour(entrance: Entrance, call_timeout_s: float) -> Callable[[Iterator[bytes], Any], Iterator[bytes]]:

@@ -25,7 +25,7 @@ from he_backend.inference.plan import PlanSpec, make_plan
 from he_backend.server.models import RegistryModels
 from he_backend.server.registry import LATEST, ModelRecord, Registry
 
-_SIMULATION_TIMEOUT_S = 3600
+SIMULATION_S = 3600.0
 NO_FIGURES: Mapping[str, Any] = {}
 
 
@@ -41,10 +41,13 @@ class Evaluation:
 
 
 class Owner:
-    """A registry and its programs. `inner_token` is what its simulated clients show to the ciphertext channel."""
+    """A registry and its programs. `inner_token` is what its simulated clients show to the ciphertext channel; one may take
+    `simulation_s` seconds.
+    """
 
-    def __init__(self, registry: Registry, models: RegistryModels, inner_token: str = "") -> None:
-        self.registry, self._models, self._inner_token = registry, models, inner_token
+    def __init__(self, registry: Registry, models: RegistryModels, inner_token: str = "", simulation_s: float = SIMULATION_S) -> None:
+        self.registry, self._models = registry, models
+        self._inner_token, self._simulation_s = inner_token, simulation_s
 
     def register(self, model_type: str) -> ModelRecord:
         """A new model of a type of the zoo, from the weights that come with it, its accuracy measured here."""
@@ -82,7 +85,7 @@ class Owner:
             outputs = reference.run(x)
             seconds, figures = time.perf_counter() - started, NO_FIGURES
         else:
-            outputs, figures = simulate(record.model_id, x, params, channel, self._inner_token)
+            outputs, figures = simulate(record.model_id, x, params, channel, self._inner_token, self._simulation_s)
             seconds = float(figures["seconds"]["total"])
         return Evaluation(start, len(x), _accuracy(outputs, y), seconds, figures)
 
@@ -100,7 +103,7 @@ class Owner:
 
 
 def simulate(
-    model_id: str, rows: np.ndarray, params: Params, channel: str, token: str = ""
+    model_id: str, rows: np.ndarray, params: Params, channel: str, token: str = "", timeout_s: float = SIMULATION_S
 ) -> tuple[dict[str, np.ndarray], Mapping[str, Any]]:
     """Outputs and figures of an encrypted inference by a client in a process of its own: secret keys have no business in this one.
 
@@ -116,11 +119,9 @@ def simulate(
         environment = {name: value for name, value in os.environ.items() if name not in CREDENTIAL_VARIABLES}
         environment[TOKEN_VARIABLE] = token
         try:
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SIMULATION_TIMEOUT_S, env=environment
-            )
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, env=environment)
         except subprocess.TimeoutExpired:
-            raise EngineError(f"the simulated client took longer than {_SIMULATION_TIMEOUT_S} s; take a smaller batch_size") from None
+            raise EngineError(f"the simulated client took longer than {timeout_s:g} s; take a smaller batch_size") from None
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines() or ["it ended without a word"]
             raise EngineError(f"the simulated client failed: {lines[-1][:500]}")
