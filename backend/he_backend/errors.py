@@ -45,15 +45,11 @@ class NotFoundError(HeError, LookupError):
     """A model, task or file that was named does not exist: list what there is."""
 
 
-class AccessError(HeError):
-    """The service does not let this caller do that."""
-
-
-class Unauthenticated(AccessError):
+class Unauthenticated(HeError):
     """No token, or one that the service does not take: set HE_NN_TOKEN to one that its operator gave."""
 
 
-class NotPermitted(AccessError):
+class NotPermitted(HeError):
     """The caller is known and may not do this: ask the service's operator."""
 
 
