@@ -62,16 +62,16 @@ def infer(params: InferenceParams, rows: Rows, tracker: Tracker) -> Served:
         model = ModelArtifact(done.model_id, done.model_name, done.model_type, "")
         return Served(model, done.outputs, {"is_encryption": False, **done.figures})
     found = server.find(params.model_type, params.model_id)
-    outputs, figures = _encrypted(params, server.ciphertext_address(), found.model_id, rows, tracker)
+    outputs, figures = _encrypted(params, server, found.model_id, rows, tracker)
     return Served(_artifact(found), outputs, figures)
 
 
-def _encrypted(params: InferenceParams, address: str, model_id: str, rows: Rows, tracker: Tracker) -> tuple[np.ndarray, dict[str, Any]]:
+def _encrypted(params: InferenceParams, server: HEServer, model_id: str, rows: Rows, tracker: Tracker) -> tuple[np.ndarray, dict[str, Any]]:
     def progress(at: Any) -> None:
         tracker.progress(at.chunk * at.rounds + at.round, at.chunks * at.rounds)
 
     with preset_of(params.encryption_parameters, params.is_custom_enc_param) as preset:
-        client = Client(address, preset=preset, progress=progress)
+        client = Client(server.ciphertext_address(), preset=preset, progress=progress, credentials=server.channel_credentials())
         try:
             task = client.prepare(model_id, len(rows))
             tracker.log("environment test passed: versions, parameters and one known encrypted computation agree")

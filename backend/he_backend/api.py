@@ -1,11 +1,12 @@
-"""The two services from Python: HEServer(url) and HEClient(url). Needs nothing but the standard library and numpy.
+"""The two services from Python: HEServer(url) and HEClient(url).
 
 server = HEServer("127.0.0.1:12993")
 model = server.load("MLP")
 client = HEClient("127.0.0.1:12995")
 client.inference("MLP", rows, model_name=model.model_name, encrypted=True).outputs
 
-Errors of a service are raised as those of he_backend.errors; a service that cannot be reached, or is busy, as TransportError.
+A token is taken from HE_NN_TOKEN (HEClient: HE_NN_CLIENT_TOKEN, if that is set), the authority to trust with https:// from HE_NN_CA, or all
+from `credentials`. Errors of a service are raised as those of he_backend.errors; one that cannot be reached, or is busy, as TransportError.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import http.client
 import io
 import json
 import secrets
+import ssl
 import time
-from dataclasses import dataclass, field
-from typing import Any, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Callable, ClassVar, Mapping
 from urllib.parse import urlsplit
 
 import numpy as np
 
+from he_backend.access.credentials import CLIENT_TOKEN_VARIABLE, TOKEN_VARIABLE, Credentials
+from he_backend.access.tls_contexts import reason as tls_reason
 from he_backend.errors import Cancelled, HeError, NotFoundError, ParameterError, ProtocolError, TransportError
 from he_backend.protocol.failures import error_of
 from he_backend.protocol.messages import Failure
@@ -83,11 +87,18 @@ class InferenceRecord:
 
 
 class Service:
-    """What both services offer. `url` is host:port or an http(s) URL; a request may take `timeout_s`."""
+    """What both services offer. `url` is host:port or an http(s) URL; a request may take `timeout_s`.
 
-    def __init__(self, url: str, timeout_s: float = 3600.0) -> None:
+    Raises ParameterError for a URL that is none, and where the token would cross a network in the clear.
+    """
+
+    _variables: ClassVar[tuple[str, ...]] = (TOKEN_VARIABLE,)
+
+    def __init__(self, url: str, timeout_s: float = 3600.0, credentials: Credentials | None = None) -> None:
         self._secure, self._host, self._port = parse_url(url)
         self._timeout_s = timeout_s
+        self._credentials = Credentials.from_environment(self._variables) if credentials is None else credentials
+        self._token = self._credentials.token_for(self._host, self._secure)
         self.url = f"{'https' if self._secure else 'http'}://{self._host}:{self._port}"
 
     def health(self) -> dict[str, Any]:
@@ -198,18 +209,32 @@ class Service:
         return self._request("POST", path, json.dumps(values).encode(), "application/json")
 
     def _request(self, method: str, path: str, body: bytes = b"", kind: str = "") -> dict[str, Any]:
-        connect = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-        connection = connect(self._host, self._port, timeout=self._timeout_s)
+        connection = self._connection()
+        headers = {"Content-Type": kind} if kind else {}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
         try:
-            connection.request(method, path, body or None, {"Content-Type": kind} if kind else {})
+            connection.request(method, path, body or None, headers)
             reply = connection.getresponse()
             text = reply.read(_MOST_ANSWER_BYTES + 1)
+        except ssl.SSLError as problem:
+            raise TransportError(
+                f"{self.url}: no TLS connection ({tls_reason(problem)}): is HE_NN_CA the authority of its certificate, is that in time and "
+                "made out to this host, and does it ask for a certificate of yours (HE_NN_CERT, HE_NN_KEY)?"
+            ) from None
         except (OSError, http.client.HTTPException) as problem:
             reason = getattr(problem, "strerror", None) or type(problem).__name__
-            raise TransportError(f"{self.url}: no answer ({reason}): is the address right and the service running?") from None
+            ask = "does it ask for a certificate of yours (HE_NN_CERT, HE_NN_KEY)" if self._secure else "is it https://"
+            hint = f", or {ask}" if isinstance(problem, (ConnectionError, http.client.HTTPException)) else ""
+            raise TransportError(f"{self.url}: no answer ({reason}): is the address right and the service running{hint}?") from None
         finally:
             connection.close()
         return self._data(text)
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if not self._secure:
+            return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout_s, context=self._credentials.context())
 
     def _data(self, text: bytes) -> dict[str, Any]:
         try:
@@ -244,12 +269,20 @@ class HEServer(Service):
             raise ProtocolError(f"{self.url} is not an HE-server: it names no ciphertext channel")
         return f"[{self._host}]:{port}" if ":" in self._host else f"{self._host}:{port}"
 
+    def channel_credentials(self) -> Credentials:
+        """What to show on its ciphertext channel, which speaks TLS where this URL is https://."""
+        if self._secure:
+            return replace(self._credentials, tls=True)
+        return replace(self._credentials, tls=False, certificate="", key="")
+
 
 class HEClient(Service):
     """A service in the data owner's zone, which encrypts. `server_url`: which HE-server it shall use ('': its own default)."""
 
-    def __init__(self, url: str, server_url: str = "", timeout_s: float = 3600.0) -> None:
-        super().__init__(url, timeout_s)
+    _variables = (CLIENT_TOKEN_VARIABLE, TOKEN_VARIABLE)
+
+    def __init__(self, url: str, server_url: str = "", timeout_s: float = 3600.0, credentials: Credentials | None = None) -> None:
+        super().__init__(url, timeout_s, credentials)
         self._more = {"server_url": server_url} if server_url else {}
 
     def inference(

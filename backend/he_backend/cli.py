@@ -21,6 +21,8 @@ _COMMANDS = {
     "bench": ("he_backend.commands.bench", "bench"),
     "serve": ("he_backend.commands.serve", "serve"),
     "client-serve": ("he_backend.commands.client_serve", "client_serve"),
+    "token": ("he_backend.commands.token", "token"),
+    "dev-ca": ("he_backend.commands.dev_ca", "dev_ca"),
 }
 _PLUGINS = "he_nn.commands"  # entry points of packages that add commands, such as `job` of the FATE plugin
 

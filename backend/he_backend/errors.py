@@ -45,6 +45,14 @@ class NotFoundError(HeError, LookupError):
     """A model, task or file that was named does not exist: list what there is."""
 
 
+class Unauthenticated(HeError):
+    """No token, or one that the service does not take: set HE_NN_TOKEN to one that its operator gave."""
+
+
+class NotPermitted(HeError):
+    """The caller is known and may not do this: ask the service's operator."""
+
+
 class Cancelled(HeError):
     """The user stopped the work."""
 

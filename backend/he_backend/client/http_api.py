@@ -14,43 +14,53 @@ from typing import Any, Callable, Mapping
 import numpy as np
 from fastapi import FastAPI
 
+from he_backend.access.credentials import Credentials
 from he_backend.api import HEServer, Model
 from he_backend.ckks.params import Params
+from he_backend.client.connect import open_link
 from he_backend.client.inference import Client, Progress
+from he_backend.client.permitted import PermittedServer
 from he_backend.client.report import Report
 from he_backend.client.rows import check_rows
 from he_backend.client.stoppable import StoppableLink
 from he_backend.errors import InputError, ParameterError
 from he_backend.inference.plan import DEFAULT_MEMORY_BYTES
-from he_backend.protocol.grpc_transport import GrpcLink
 from he_backend.protocol.transport import Retry
 from he_backend.version import VERSION
 from he_backend.web import model_fields as fields
 from he_backend.web.app import Operation, make_app
+from he_backend.web.callers import current_caller
 from he_backend.web.fields import Field
 from he_backend.web.inference_operations import InferenceOperations, Started
 from he_backend.web.tasks import Outcome, Running, Tasks
 from he_backend.web.uploads import Uploads
+from he_backend.web.watch import TaskWatch
 
 _ABOUT = "HE-client: holds the secret keys, encrypts rows for an HE-server, decrypts its answers. It belongs in the data owner's zone."
 RETRY = Retry(attempts=9, backoff_s=0.5)  # a server may take half a minute to come back
 
 
 class ClientApi(InferenceOperations):
-    """The operations of the HE-client. `server_url` is the HE-server for requests that name none; with `fixed_server` no other is taken."""
+    """The operations of the HE-client. `server_url` is the HE-server for requests that name none; with `fixed_server` no other is taken.
+
+    `credentials` (None: those of the environment) are shown to that HE-server; to another one goes neither token nor certificate.
+    """
 
     def __init__(
         self,
         tasks: Tasks,
         uploads: Uploads,
+        watch: TaskWatch,
         server_url: str,
         *,
+        credentials: Credentials | None = None,
         fixed_server: bool = False,
         threads: int = 0,
         memory_bytes: int = DEFAULT_MEMORY_BYTES,
     ) -> None:
-        super().__init__(tasks, uploads)
-        self._default, self._fixed = HEServer(server_url).url, fixed_server
+        super().__init__(tasks, uploads, watch)
+        self._credentials = Credentials.from_environment() if credentials is None else credentials
+        self._default, self._fixed = HEServer(server_url, credentials=self._credentials).url, fixed_server
         self._threads, self._memory_bytes = threads, memory_bytes
 
     def app(self) -> FastAPI:
@@ -79,9 +89,11 @@ class ClientApi(InferenceOperations):
         return {"service": "he-client", "version": VERSION, "server_url": self._default, **self.tasks.figures()}
 
     def ready(self) -> dict[str, Any]:
-        """Raises when the records cannot be read or the default server does not answer."""
+        """Raises when the records cannot be read, or the default server does not answer or does not take this service's token."""
         self.tasks.list()
-        return {"server": self._server("").health(), **self.health()}
+        server = self._server("")
+        server.get_list()
+        return {"server": server.health(), **self.health()}
 
     def infer(
         self,
@@ -118,7 +130,7 @@ class ClientApi(InferenceOperations):
         return self.start(what, work, wait)
 
     def _encrypted(self, running: Running, server: HEServer, model: Model, rows: np.ndarray, params: Params) -> Outcome:
-        link = StoppableLink(GrpcLink(server.ciphertext_address()))
+        link = StoppableLink(open_link(server.ciphertext_address(), server.channel_credentials(), running.inference_id))
         running.on_stop(link.stop)
 
         def progress(at: Progress) -> None:
@@ -141,6 +153,9 @@ class ClientApi(InferenceOperations):
             if len(task.plan.inputs) != 1:
                 raise InputError(f"the model has {len(task.plan.inputs)} inputs; this service takes models with one")
             result = client.infer(task, check_rows(rows, task.plan.inputs))
+            for this in result.report.per_round:
+                own = this.seconds["encrypt"] + this.seconds["decrypt"] + this.seconds["step"]
+                self.watch.metrics.round(model.model_name, this.index, own, this.bytes_down, this.bytes_up)
         finally:
             link.close()
         return Outcome(result.output, result.report.seconds["total"], _figures(result.report), _log(result.report))
@@ -154,10 +169,12 @@ class ClientApi(InferenceOperations):
         return forward
 
     def _server(self, server_url: str) -> HEServer:
-        server = HEServer(server_url or self._default)
-        if self._fixed and server.url != self._default:
-            raise ParameterError(f"server_url: {server.url}; this HE-client works with {self._default} only")
-        return server
+        url = HEServer(server_url or self._default, credentials=Credentials()).url
+        if self._fixed and url != self._default:
+            raise ParameterError(f"server_url: {url}; this HE-client works with {self._default} only")
+        # A request may name any server: what proves who we are is for the operator's own choice alone.
+        credentials = self._credentials if url == self._default else self._credentials.without_secrets()
+        return PermittedServer(url, current_caller(), credentials)
 
 
 def _plain(server: HEServer, model: Model, rows: np.ndarray) -> Outcome:

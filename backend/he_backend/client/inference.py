@@ -12,6 +12,7 @@ from typing import Any, Callable
 
 import numpy as np
 
+from he_backend.access.credentials import Credentials
 from he_backend.ckks import secret, serial
 from he_backend.ckks.engines import (
     Tensor,
@@ -25,6 +26,7 @@ from he_backend.ckks.engines import (
     usable_cores,
 )
 from he_backend.ckks.params import load_params
+from he_backend.client.connect import open_link
 from he_backend.client.report import Report, Result, RoundReport
 from he_backend.client.rows import CheckedRows, check_rows, count_rows
 from he_backend.errors import Cancelled, CapacityError, EngineError, InputError, ProtocolError
@@ -34,7 +36,6 @@ from he_backend.inference.plan import DEFAULT_BITS, DEFAULT_MEMORY_BYTES, Client
 from he_backend.inference.probe import ANSWER_BITS, probe_error, probe_map, probe_scale, probe_values
 from he_backend.inference.wire import plan_digest, plan_from_bytes
 from he_backend.protocol import messages
-from he_backend.protocol.grpc_transport import GrpcLink
 from he_backend.protocol.session import ClientSession, Incoming
 from he_backend.protocol.transport import CountingLink, Link, Retry
 from he_backend.version import VERSION
@@ -64,7 +65,8 @@ class Task:
 
 
 class Client:
-    """A data owner's connection to one server: a link, or HOST:PORT of its ciphertext channel.
+    """A data owner's connection to one server: a link, or HOST:PORT of its ciphertext channel with `credentials` (None: those of the
+    environment, HE_NN_TOKEN and HE_NN_CA).
 
     `engine`: auto, native, seal (or clear where the server allows it). `preset`: a preset's name, a JSON file, or auto (the server
     picks the cheapest parameters that promise `bits`; they are checked here). `memory_bytes` bounds the ciphertexts held at a time.
@@ -85,8 +87,9 @@ class Client:
         retry: Retry = Retry(),  # noqa: B008 - frozen
         progress: Callable[[Progress], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
-        self._link = CountingLink(GrpcLink(link) if isinstance(link, str) else link)
+        self._link = CountingLink(open_link(link, credentials) if isinstance(link, str) else link)
         self._engine = default_engine() if engine == "auto" else check_engine(engine)
         self._allow_insecure = allow_insecure
         self._params = None if preset == "auto" else load_params(preset, allow_insecure)

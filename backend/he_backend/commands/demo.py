@@ -9,6 +9,7 @@ import time
 import click
 import numpy as np
 
+from he_backend.access.credentials import Credentials
 from he_backend.client.inference import Client
 from he_backend.client.report import compare, with_comparison
 from he_backend.commands.infer import report_text
@@ -29,10 +30,11 @@ def demo(rows: int, model_type: str, options: RunOptions) -> None:
         x, y = network.load_test()
         x, y = x[:rows], y[:rows]
         command = [sys.executable, "-m", "he_backend.cli", "serve", "--model", str(network.onnx_path), "--port", "0", "--allow-clear"]
+        command += ["--tokens", ""]  # asks nobody: it serves this command alone, on loopback
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             address = _address(server)
-            client = Client(address, **options.arguments())
+            client = Client(address, credentials=Credentials(), **options.arguments())
             result = client.infer("local", x)
             client.close()
         finally:

@@ -8,9 +8,12 @@ from typing import Any
 import click
 import numpy as np
 
+from he_backend.access.credentials import Credentials
+from he_backend.api import HEServer
 from he_backend.client.inference import Client
 from he_backend.client.report import Report, Result
 from he_backend.client.rows import count_rows, load_rows
+from he_backend.commands.credentials import credential_options
 from he_backend.commands.options import RunOptions, errors_shown, run_options
 from he_backend.errors import InputError
 from he_backend.graph import convert
@@ -21,18 +24,23 @@ from he_backend.local import infer as infer_local
 @click.command("infer")
 @click.argument("model")
 @click.argument("rows", type=click.Path(dir_okay=False))
-@click.option("--server", help="HOST:PORT of a server's ciphertext channel; MODEL is then a registered name, id or latest.")
+@click.option(
+    "--server",
+    help="HOST:PORT of a server's ciphertext channel, or http(s)://HOST:PORT of its HTTP API; MODEL is then a name, id or latest.",
+)
+@credential_options
 @click.option("--out", type=click.Path(dir_okay=False), help="Write the predictions to this .npy (or .npz by output name).")
 @click.option("--repeat", type=click.IntRange(min=1), default=1, show_default=True, help="Warm runs; seconds are the median run's.")
 @run_options
-def infer(model: str, rows: str, server: str | None, out: str | None, repeat: int, options: RunOptions) -> None:
+def infer(model: str, rows: str, server: str | None, credentials: Credentials, out: str | None, repeat: int, options: RunOptions) -> None:
     """Encrypted predictions of MODEL (an ONNX file) for ROWS (.npy, or .npz by input name)."""
     with errors_shown():
         values = load_rows(rows)
         if server is None:
             result = infer_local(convert(model), values, repeat=repeat, **options.arguments())
         else:
-            result = _infer_there(Client(server, **options.arguments()), model, values, repeat)
+            address, shown = _channel(server, credentials)
+            result = _infer_there(Client(address, credentials=shown, **options.arguments()), model, values, repeat)
         _write(result, out)
     if options.as_json:
         click.echo(Report(**{**result.report.__dict__, "output": out}).to_json())
@@ -40,6 +48,14 @@ def infer(model: str, rows: str, server: str | None, out: str | None, repeat: in
         click.echo(report_text(result.report))
         if out:
             click.echo(f"predictions: {out}")
+
+
+def _channel(server: str, credentials: Credentials) -> tuple[str, Credentials]:
+    """HOST:PORT of a server's ciphertext channel, which its HTTP API names where the server is given by that, and what to show there."""
+    if "://" not in server:
+        return server, credentials
+    service = HEServer(server, credentials=credentials)
+    return service.ciphertext_address(), service.channel_credentials()
 
 
 def _infer_there(client: Client, model: str, values: Any, repeat: int) -> Result:

@@ -21,6 +21,8 @@ KINDS: Mapping[str, type[errors.HeError]] = {
     "protocol": errors.ProtocolError,
     "not_found": errors.NotFoundError,
     "cancelled": errors.Cancelled,
+    "unauthenticated": errors.Unauthenticated,
+    "not_permitted": errors.NotPermitted,
 }
 INTERNAL = Failure("internal", "an error inside the other side's software, which its log describes; nothing was computed")
 

@@ -10,17 +10,19 @@ import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterable, Iterator
+from typing import Any, Callable, Iterable, Iterator, Mapping
 
 import grpc
 
-from he_backend.errors import ParameterError, TransportError
+from he_backend.errors import HeError, NotPermitted, ParameterError, TransportError, Unauthenticated
 from he_backend.protocol.messages import MAX_FRAME_BYTES
 from he_backend.protocol.transport import Handler
 
 DEFAULT_PORT = 34000
 METHOD = "/he_nn.Ciphertext/Exchange"
 _SERVICE, _METHOD_NAME = "he_nn.Ciphertext", "Exchange"
+AUTHORIZATION, TASK = "authorization", "x-he-nn-task"  # metadata of a call: Bearer TOKEN; the id that both sides log
+Entrance = Callable[[Mapping[str, str]], Handler]  # the handler for a call with this metadata; raises HeError to refuse it
 _log = logging.getLogger(__name__)
 
 _COMMON = (
@@ -62,11 +64,15 @@ class ClientTls:
 
 @dataclass(frozen=True)
 class ServerTls:
-    """PEM bytes for a server: its key and certificate chain; with `client_roots`, clients must have a certificate of those."""
+    """PEM bytes for a server: its key and certificate chain; with `client_roots`, clients must have a certificate of those.
+
+    `renewed` is asked at each new connection for another (key, certificate), None where nothing has changed.
+    """
 
     key: bytes = field(repr=False)
     certificate: bytes
     client_roots: bytes | None = None
+    renewed: Callable[[], tuple[bytes, bytes] | None] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,8 @@ class ServerLimits:
 class GrpcLink:
     """A link to a server at `address` (host:port). Calls may run at the same time in several threads.
 
-    Connecting may take `connect_timeout_s`; a whole call may take `call_timeout_s` (None: as long as both sides live).
+    Connecting may take `connect_timeout_s`; a whole call may take `call_timeout_s` (None: as long as both sides live). Every call carries
+    `token` where one is given, and `task_id`, which both sides log.
     """
 
     def __init__(
@@ -89,8 +96,12 @@ class GrpcLink:
         connect_timeout_s: float = 5.0,
         call_timeout_s: float | None = None,
         tls: ClientTls | None = None,
+        token: str = "",
+        task_id: str = "",
     ) -> None:
         self._address = address
+        pairs = ((AUTHORIZATION, f"Bearer {token}" if token else ""), (TASK, task_id))
+        self._metadata = tuple((name, value) for name, value in pairs if value) or None
         self._call_timeout_s = call_timeout_s
         self._channel = _channel(address, connect_timeout_s, tls)
         self._method = self._channel.stream_stream(METHOD)  # no serializers: bytes as they are
@@ -98,11 +109,11 @@ class GrpcLink:
     def exchange(self, frames: Iterable[bytes]) -> Iterator[bytes]:
         """The server's frames. Frames are taken from `frames` in a thread of gRPC's while the answer is read.
 
-        Closing the iterator cancels the call. Raises TransportError, or what `frames` raised.
+        Closing the iterator cancels the call. Raises TransportError, Unauthenticated or NotPermitted, or what `frames` raised.
         """
         outgoing = _Outgoing(frames)
         try:
-            call = self._method(iter(outgoing), timeout=self._call_timeout_s)
+            call = self._method(iter(outgoing), timeout=self._call_timeout_s, metadata=self._metadata)
         except ValueError:  # gRPC's answer on a closed channel
             raise TransportError(f"the link to {self._address} is closed") from None
         outgoing.stop = call.cancel
@@ -113,7 +124,7 @@ class GrpcLink:
             outgoing.check()
         except grpc.RpcError as problem:
             outgoing.check()
-            raise _transport_error(self._address, problem, self._call_timeout_s) from None
+            raise _call_error(self._address, problem, self._call_timeout_s) from None
         finally:
             call.cancel()
 
@@ -170,12 +181,23 @@ def serve(
 
     Raises TransportError when the port cannot be had, ParameterError for TLS material that cannot be read.
     """
+    return serve_entrance(lambda _: handler, address, max_workers, limits, tls)
+
+
+def serve_entrance(
+    entrance: Entrance,
+    address: str,
+    max_workers: int = 8,
+    limits: ServerLimits = ServerLimits(),
+    tls: ServerTls | None = None,
+) -> ServerHandle:
+    """As `serve`, where `entrance` finds the handler for each call by its metadata, or refuses the call before a frame of it is read."""
     server = grpc.server(
         ThreadPoolExecutor(max_workers, thread_name_prefix="he-nn-call"),
         options=_SERVER,
         maximum_concurrent_rpcs=max(limits.max_calls, max_workers),
     )
-    behaviour = grpc.stream_stream_rpc_method_handler(_behaviour(handler, limits.call_timeout_s))
+    behaviour = grpc.stream_stream_rpc_method_handler(_behaviour(entrance, limits.call_timeout_s))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, {_METHOD_NAME: behaviour}),))
     port = _bind(server, address, tls)
     server.start()
@@ -187,9 +209,7 @@ def _bind(server: Any, address: str, tls: ServerTls | None) -> int:
         if tls is None:
             port = server.add_insecure_port(address)
         else:
-            pair = (tls.key, tls.certificate)
-            credentials = grpc.ssl_server_credentials([pair], tls.client_roots, tls.client_roots is not None)
-            port = server.add_secure_port(address, credentials)
+            port = server.add_secure_port(address, _server_credentials(tls))
     except RuntimeError:
         port = 0
     if not port:
@@ -198,8 +218,22 @@ def _bind(server: Any, address: str, tls: ServerTls | None) -> int:
     return int(port)
 
 
-def _behaviour(handler: Handler, call_timeout_s: float) -> Callable[[Iterator[bytes], Any], Iterator[bytes]]:
+def _server_credentials(tls: ServerTls) -> Any:
+    roots, renewed = tls.client_roots, tls.renewed
+    if renewed is None:
+        return grpc.ssl_server_credentials([(tls.key, tls.certificate)], roots, roots is not None)
+
+    def fetch() -> Any:
+        pair = renewed()
+        return None if pair is None else grpc.ssl_server_certificate_configuration([pair], roots)
+
+    first = grpc.ssl_server_certificate_configuration([(tls.key, tls.certificate)], roots)
+    return grpc.dynamic_ssl_server_credentials(first, fetch, roots is not None)
+
+
+def _behaviour(entrance: Entrance, call_timeout_s: float) -> Callable[[Iterator[bytes], Any], Iterator[bytes]]:
     def exchange(requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        handler = _admitted(entrance, context)
         timer = threading.Timer(call_timeout_s, context.cancel)
         timer.daemon = True
         timer.start()
@@ -213,6 +247,18 @@ def _behaviour(handler: Handler, call_timeout_s: float) -> Callable[[Iterator[by
             timer.cancel()
 
     return exchange
+
+
+def _admitted(entrance: Entrance, context: Any) -> Handler:
+    """The handler of a call; one that is not let in ends here, with a status that proxies understand too."""
+    metadata = {str(name): value for name, value in context.invocation_metadata() if isinstance(value, str)}
+    try:
+        return entrance(metadata)
+    except HeError as problem:
+        _log.warning("a call from %s was refused: %s", context.peer(), problem)
+        codes = ((Unauthenticated, grpc.StatusCode.UNAUTHENTICATED), (NotPermitted, grpc.StatusCode.PERMISSION_DENIED))
+        context.abort(next((code for kind, code in codes if isinstance(problem, kind)), grpc.StatusCode.UNAVAILABLE), str(problem))
+        raise  # not reached: abort raises
 
 
 def _incoming(requests: Iterator[bytes]) -> Iterator[bytes]:
@@ -240,8 +286,11 @@ def _channel(address: str, connect_timeout_s: float, tls: ClientTls | None) -> A
     return grpc.secure_channel(address, credentials, options=options)
 
 
-def _transport_error(address: str, problem: Any, call_timeout_s: float | None) -> TransportError:
+def _call_error(address: str, problem: Any, call_timeout_s: float | None) -> HeError:
     code, details = problem.code(), str(problem.details() or "")
+    if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+        refused = NotPermitted if code == grpc.StatusCode.PERMISSION_DENIED else Unauthenticated
+        return refused(f"server {address}: {details[:300]}")
     texts = {
         grpc.StatusCode.DEADLINE_EXCEEDED: f"a call took longer than the {call_timeout_s} s it may take",
         grpc.StatusCode.RESOURCE_EXHAUSTED: "it is busy, or a message was too large: try again later",

@@ -14,9 +14,11 @@ from he_backend.server.registry import ModelRecord
 from he_backend.version import VERSION
 from he_backend.web import model_fields as fields
 from he_backend.web.app import Operation, make_app
+from he_backend.web.callers import current_caller
 from he_backend.web.inference_operations import InferenceOperations, Started
 from he_backend.web.tasks import Outcome, Running, Tasks
 from he_backend.web.uploads import Uploads
+from he_backend.web.watch import TaskWatch
 
 _ABOUT = "HE-server: holds networks, computes on ciphertexts. Encrypted inference is asked of an HE-client."
 _REFUSAL = (
@@ -29,8 +31,10 @@ class ServerApi(InferenceOperations):
     """The operations of the HE-server. Its ciphertext channel listens at `channel`, and others reach it at `port` of this host (or
     at `advertised`)."""
 
-    def __init__(self, owner: Owner, tasks: Tasks, uploads: Uploads, channel: str, port: int, advertised: str = "") -> None:
-        super().__init__(tasks, uploads)
+    def __init__(
+        self, owner: Owner, tasks: Tasks, uploads: Uploads, watch: TaskWatch, channel: str, port: int, advertised: str = ""
+    ) -> None:
+        super().__init__(tasks, uploads, watch)
         self._owner, self._channel = owner, channel
         self._where = {"ciphertext_port": port, "ciphertext_address": advertised}
 
@@ -59,6 +63,8 @@ class ServerApi(InferenceOperations):
         if is_init == 1 and named:
             raise ParameterError("model_name: name a model only with is_init 0; a new one (is_init 1) gets a name")
         is_new = is_init == 1 if is_init is not None else not model_name.strip()
+        if is_new:
+            current_caller().need_admin("registering a model (is_init 1)")
         record = self._owner.register(model_type) if is_new else self._owner.load(model_type, model_name)
         plan = self._owner.plan(record, fields.parameters(fields.DEFAULT_PRESET))
         return {"loadModel": "success", **_model(record), **self._where, "plan": plan}

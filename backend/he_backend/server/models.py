@@ -28,6 +28,7 @@ class Model:
     model_id: str
     model_name: str
     program: Program
+    model_type: str = ""
 
 
 class OneModel:
@@ -62,4 +63,4 @@ class RegistryModels:
             self._programs.move_to_end(record.sha256)
             while len(self._programs) > self._keep:
                 self._programs.popitem(last=False)
-        return Model(record.model_id, record.model_name, program)
+        return Model(record.model_id, record.model_name, program, record.model_type)

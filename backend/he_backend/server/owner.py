@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from typing import Any, Mapping
 import numpy as np
 
 from he_backend import zoo
+from he_backend.access.credentials import CREDENTIAL_VARIABLES, TOKEN_VARIABLE
 from he_backend.ckks.engines import default_engine
 from he_backend.ckks.params import Params
 from he_backend.errors import EngineError, InputError, NotFoundError
@@ -24,7 +26,7 @@ from he_backend.server.labelled import batch_of, score_of
 from he_backend.server.models import RegistryModels
 from he_backend.server.registry import LATEST, ModelRecord, Registry
 
-_SIMULATION_TIMEOUT_S = 3600
+SIMULATION_S = 3600.0
 NO_FIGURES: Mapping[str, Any] = {}
 
 
@@ -40,10 +42,13 @@ class Evaluation:
 
 
 class Owner:
-    """A registry and its programs."""
+    """A registry and its programs. `inner_token` is what its simulated clients show to the ciphertext channel; one may take
+    `simulation_s` seconds.
+    """
 
-    def __init__(self, registry: Registry, models: RegistryModels) -> None:
+    def __init__(self, registry: Registry, models: RegistryModels, inner_token: str = "", simulation_s: float = SIMULATION_S) -> None:
         self.registry, self._models = registry, models
+        self._inner_token, self._simulation_s = inner_token, simulation_s
 
     def register(self, model_type: str) -> ModelRecord:
         """A new model of a type, its accuracy measured here: of the zoo's from the weights that come with it, otherwise the newest
@@ -90,7 +95,7 @@ class Owner:
             outputs = reference.run(x)
             seconds, figures = time.perf_counter() - started, NO_FIGURES
         else:
-            outputs, figures = simulate(record.model_id, x, params, channel)
+            outputs, figures = simulate(record.model_id, x, params, channel, self._inner_token, self._simulation_s)
             seconds = float(figures["seconds"]["total"])
         return Evaluation(start, len(x), _accuracy(outputs, y), seconds, figures)
 
@@ -107,7 +112,9 @@ class Owner:
         return Reference(self._program(record))
 
 
-def simulate(model_id: str, rows: np.ndarray, params: Params, channel: str) -> tuple[dict[str, np.ndarray], Mapping[str, Any]]:
+def simulate(
+    model_id: str, rows: np.ndarray, params: Params, channel: str, token: str = "", timeout_s: float = SIMULATION_S
+) -> tuple[dict[str, np.ndarray], Mapping[str, Any]]:
     """Outputs and figures of an encrypted inference by a client in a process of its own: secret keys have no business in this one.
 
     The rows are the model owner's test rows. Raises EngineError when the client fails.
@@ -118,10 +125,13 @@ def simulate(model_id: str, rows: np.ndarray, params: Params, channel: str) -> t
         preset.write_text(json.dumps(params.literal()), encoding="utf-8")
         command = [sys.executable, "-m", "he_backend.cli", "infer", model_id, str(source), "--server", channel]
         command += ["--preset", str(preset), "--json", "--out", str(target)]
+        # The channel is this process's own, in the clear on loopback; credentials for other services have no business there.
+        environment = {name: value for name, value in os.environ.items() if name not in CREDENTIAL_VARIABLES}
+        environment[TOKEN_VARIABLE] = token
         try:
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SIMULATION_TIMEOUT_S)
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, env=environment)
         except subprocess.TimeoutExpired:
-            raise EngineError(f"the simulated client took longer than {_SIMULATION_TIMEOUT_S} s; take a smaller batch_size") from None
+            raise EngineError(f"the simulated client took longer than {timeout_s:g} s; take a smaller batch_size") from None
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines() or ["it ended without a word"]
             raise EngineError(f"the simulated client failed: {lines[-1][:500]}")

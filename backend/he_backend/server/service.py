@@ -14,17 +14,40 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Callable
 
+from he_backend.access.callers import LOCAL, Caller
 from he_backend.ckks import serial
 from he_backend.ckks.engines import ReadyMap, available, check_engine, read_tensor, ready_map, tensor_moduli, traits, usable_cores
 from he_backend.ckks.params import PRESETS, check_params
-from he_backend.errors import EngineError, ProtocolError
+from he_backend.errors import EngineError, NotFoundError, NotPermitted, ProtocolError
 from he_backend.inference.plan import PlanSpec, ServerPlan, make_plan, rows_class
 from he_backend.inference.probe import ANSWER_BITS, probe_map
 from he_backend.inference.wire import plan_digest, plan_to_bytes
 from he_backend.protocol import messages
 from he_backend.protocol.session import MAX_CALL_BYTES, Answer, Incoming, answering
-from he_backend.server.models import ModelSource
+from he_backend.protocol.transport import Handler
+from he_backend.server.models import Model, ModelSource
 from he_backend.version import VERSION
+
+
+@dataclass(frozen=True)
+class RoundFigures:
+    """What may be told of a round: who asked, for what, how much and how long it took; bytes are those of ciphertexts."""
+
+    caller: str
+    task_id: str
+    model_name: str
+    segment: int
+    seconds: float
+    bytes_in: int
+    bytes_out: int
+
+
+@dataclass(frozen=True)
+class _Call:
+    """Whom a call is from, and which task of the caller's it belongs to."""
+
+    caller: Caller
+    task_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,7 +64,7 @@ class CipherService:
     """Answers the calls of the ciphertext channel for the models of a source.
 
     `allow_clear` lets a client choose the engine that does not encrypt (tests, baselines); `allow_insecure` lets it choose parameters that
-    say security_level 0.
+    say security_level 0. `observe` is called after each round.
     """
 
     def __init__(
@@ -53,32 +76,34 @@ class CipherService:
         max_call_bytes: int = MAX_CALL_BYTES,
         keep_plans: int = 8,
         threads: int = 0,
+        observe: Callable[[RoundFigures], None] | None = None,
     ) -> None:
-        self._models = models
+        self._models, self._observe = models, observe
         self._allow_insecure, self._allow_clear = allow_insecure, allow_clear
         self._max_call_bytes, self._keep = max_call_bytes, keep_plans
         self._threads = threads or usable_cores()
         self._plans: OrderedDict[str, _Ready] = OrderedDict()
         self._lock = threading.Lock()
-        self._handle = answering(self._answer, limit_bytes=max_call_bytes)
 
     def handle(self, frames: Iterator[bytes]) -> Iterator[bytes]:
-        """The frames that answer one call's frames; an error becomes a Failure frame."""
-        return self._handle(frames)
+        """The frames that answer one call's frames, of a caller who may do all that a client may; an error becomes a Failure frame."""
+        return self.handler_for(LOCAL)(frames)
 
-    def _answer(self, incoming: Incoming) -> Answer:
-        return _ANSWERS[type(incoming.head)](self, incoming)
+    def handler_for(self, caller: Caller, task_id: str = "") -> Handler:
+        """What answers the frames of a caller's calls with frames; an error, a model that it may not use included, becomes a Failure."""
+        call = _Call(caller, task_id)
+        return answering(lambda incoming: _ANSWERS[type(incoming.head)](self, incoming, call), limit_bytes=self._max_call_bytes)
 
-    def _hello(self, incoming: Incoming) -> Answer:
+    def _hello(self, incoming: Incoming, call: _Call) -> Answer:
         engines = tuple(name for name in available() if name != "clear" or self._allow_clear)
         return messages.HelloReply(f"he-nn {VERSION}", engines, PRESETS, limits={"max_call_bytes": self._max_call_bytes}), ()
 
-    def _plan(self, incoming: Incoming) -> Answer:
-        ready = self._find_plan(incoming.head)
+    def _plan(self, incoming: Incoming, call: _Call) -> Answer:
+        ready = self._find_plan(incoming.head, call.caller)
         client = ready.plan.client
         return messages.PlanReply(ready.digest, client.model_id, client.model_name), (ready.client_bytes,)
 
-    def _probe(self, incoming: Incoming) -> Answer:
+    def _probe(self, incoming: Incoming, call: _Call) -> Answer:
         engine = self._engine(incoming.head.engine)
         params = check_params(_literal(incoming.head.preset_json), "of the environment test", self._allow_insecure)
         header = serial.read_header(incoming.head.header)
@@ -87,9 +112,9 @@ class CipherService:
         answer = ready_map(engine, params, probe_map(), 1, ANSWER_BITS)(read_tensor(header, incoming.blocks))
         return messages.ProbeReply(serial.header_of(answer).to_bytes()), serial.to_pieces(answer)
 
-    def _round(self, incoming: Incoming) -> Answer:
+    def _round(self, incoming: Incoming, call: _Call) -> Answer:
         head = incoming.head
-        ready = self._find_plan(head.plan)
+        ready = self._find_plan(head.plan, call.caller)
         if ready.digest != head.plan_digest:
             raise ProtocolError("the model or the software changed since this plan was made: ask for a new plan and start again")
         client, index = ready.plan.client, head.round_index
@@ -102,11 +127,26 @@ class CipherService:
         started = time.perf_counter()
         answer = ready.maps[index](tensor)
         seconds = time.perf_counter() - started
-        return messages.RoundReply(serial.header_of(answer).to_bytes(), seconds), serial.to_pieces(answer)
+        answered = serial.header_of(answer)
+        if self._observe is not None:
+            sizes = (header.payload_bytes, answered.payload_bytes)
+            self._observe(RoundFigures(call.caller.name, call.task_id, client.model_name, index, seconds, *sizes))
+        return messages.RoundReply(answered.to_bytes(), seconds), serial.to_pieces(answer)
 
-    def _find_plan(self, request: messages.PlanRequest) -> _Ready:
+    def _find_model(self, name: str, caller: Caller) -> Model:
+        """The model; a restricted caller hears the same of a model that is not there and of one that it may not use."""
+        try:
+            model = self._models.find(name)
+        except NotFoundError:
+            if caller.is_restricted and not caller.may_use(name):
+                raise NotPermitted(f"token {caller.name!r} may not use this model; the service's operator can allow it") from None
+            raise
+        caller.need_use(model.model_type, model.model_name, model.model_id)
+        return model
+
+    def _find_plan(self, request: messages.PlanRequest, caller: Caller) -> _Ready:
         """The plan of a request, made again if it is not among the last used."""
-        model = self._models.find(request.model)
+        model = self._find_model(request.model, caller)
         spec = PlanSpec(
             model.model_id,
             self._engine(request.engine),
@@ -139,7 +179,7 @@ class CipherService:
         return check_engine(name)
 
 
-_ANSWERS: dict[type, Callable[[CipherService, Incoming], Answer]] = {
+_ANSWERS: dict[type, Callable[[CipherService, Incoming, _Call], Answer]] = {
     messages.Hello: CipherService._hello,
     messages.PlanRequest: CipherService._plan,
     messages.ProbeRequest: CipherService._probe,

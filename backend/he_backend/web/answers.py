@@ -24,10 +24,17 @@ class TooLarge(errors.InputError):
     """The request is larger than the service takes."""
 
 
+class TooSlow(errors.InputError):
+    """The request came too slowly."""
+
+
 # The first class that fits gives the status.
 _STATUS = (
     (QueueFull, 503),
     (TooLarge, 413),
+    (TooSlow, 408),
+    (errors.Unauthenticated, 401),
+    (errors.NotPermitted, 403),
     (errors.NotFoundError, 404),
     (errors.ParameterError, 400),
     (errors.InputError, 400),
@@ -37,6 +44,8 @@ _STATUS = (
     (errors.TransportError, 502),
     (errors.ProtocolError, 502),
 )
+
+_HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(RETRY_AFTER_S)}}
 
 
 def answer(data: Mapping[str, Any], message: str = "success", code: int = 200, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -52,8 +61,7 @@ def refusal(error: BaseException) -> JSONResponse:
     if not isinstance(error, errors.HeError):
         _log.error("a request failed", exc_info=error)
         message = "an error inside the service, which its log describes; nothing was computed"
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if code == 503 else {}
-    return answer({"error": failure.kind}, message, code, headers)
+    return answer({"error": failure.kind}, message, code, _HEADERS.get(code))
 
 
 def install(app: FastAPI) -> None:

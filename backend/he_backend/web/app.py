@@ -103,7 +103,8 @@ def _page(title: str, about: str, operations: Sequence[Operation]) -> str:
         f"<title>{html.escape(title)}</title><style>body{{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}}",
         "table{border-collapse:collapse}td,th{border:1px solid #999;padding:.2rem .6rem;text-align:left}</style>",
         f"<h1>{html.escape(title)} {VERSION}</h1><p>{html.escape(about)}</p>",
-        "<p>POST with JSON or form fields; every answer is {code, data, message}. For tools: <a href=/openapi.json>openapi.json</a>.</p>",
+        "<p>POST with JSON or form fields; every answer is {code, data, message}. A service that has tokens wants the header "
+        "<code>Authorization: Bearer TOKEN</code>. For tools: <a href=/openapi.json>openapi.json</a>.</p>",
     ]
     for operation in operations:
         head = "<tr><th>field</th><th>type</th><th>default</th><th>meaning</th></tr>"

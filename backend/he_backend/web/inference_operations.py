@@ -9,6 +9,7 @@ from he_backend.web import model_fields as fields
 from he_backend.web.app import Operation
 from he_backend.web.tasks import Outcome, Running, Tasks
 from he_backend.web.uploads import Uploads
+from he_backend.web.watch import TaskWatch, seen, stop_seen
 
 _OVERHEAD_BYTES = 1 << 16  # of multipart around a file
 Started = Union[Mapping[str, Any], "Future[Mapping[str, Any]]"]
@@ -17,12 +18,12 @@ Started = Union[Mapping[str, Any], "Future[Mapping[str, Any]]"]
 class InferenceOperations:
     """Uploads and tasks of one service. `infer` gets the fields of /model/inference and starts one with `self.start`."""
 
-    def __init__(self, tasks: Tasks, uploads: Uploads) -> None:
-        self.tasks, self.uploads = tasks, uploads
+    def __init__(self, tasks: Tasks, uploads: Uploads, watch: TaskWatch) -> None:
+        self.tasks, self.uploads, self.watch = tasks, uploads, watch
 
     def start(self, what: Mapping[str, Any], work: Callable[[Running], Outcome], wait: bool) -> Started:
         """Starts an inference; the answer when it has ended, or at once."""
-        inference_id, outcome = self.tasks.start(what, work)
+        inference_id, outcome = self.watch.start(self.tasks, what, work)
         if not wait:
             return {"inference_id": inference_id, "state": "started", **what}
         result: Future[Mapping[str, Any]] = Future()
@@ -56,9 +57,9 @@ class InferenceOperations:
         return {"file_delete": "success", "inf_file_name": inf_file_name}
 
     def _get(self, inference_id: str) -> dict[str, Any]:
-        found = [self.tasks.get(inference_id)] if inference_id else self.tasks.list()
+        found = seen(self.tasks, inference_id)
         return fields.list_answer("inference_list", [fields.record_answer(record) for record in found])
 
     def _stop(self, inference_id: str) -> dict[str, Any]:
-        self.tasks.stop(inference_id)
+        stop_seen(self.tasks, inference_id)
         return {"inference_id": inference_id, "stop": "success"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import ssl
 from typing import Any, Callable
 
 import uvicorn
@@ -27,15 +28,31 @@ def listen(host: str, port: int) -> socket.socket:
     return found
 
 
-def run(app: Any, listener: socket.socket, on_stop: Callable[[], object]) -> None:
-    """Serves until SIGINT or SIGTERM: new connections are refused, requests under way get GRACE_S seconds; then `on_stop` is called."""
+def run(
+    app: Any,
+    listener: socket.socket,
+    on_stop: Callable[[], object],
+    tls: ssl.SSLContext | None = None,
+    grace_s: int = GRACE_S,
+    most_connections: int | None = None,
+) -> None:
+    """Serves until SIGINT or SIGTERM: new connections are refused, requests under way get `grace_s`; then `on_stop` is called."""
 
     def ignore(*_: Any) -> None:
         """uvicorn takes the signals while it runs, and newer versions raise them again afterwards."""
 
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, ignore)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_S, server_header=False)
+    config = uvicorn.Config(
+        app,
+        log_config=None,  # the service's own (web/logs.py)
+        access_log=False,
+        timeout_graceful_shutdown=grace_s,
+        server_header=False,
+        limit_concurrency=most_connections,
+    )
+    config.load()
+    config.ssl = tls  # made by ourselves: one way for all versions of uvicorn
     try:
         uvicorn.Server(config).run(sockets=[listener])
     finally:

@@ -23,11 +23,20 @@ _MOST_HEADER_BYTES = 10_000
 
 
 class Uploads:
-    """Arrays by name. The oldest make room for new ones beyond `most_bytes`; none is kept longer than `keep_s` seconds."""
+    """Arrays by name, each for who uploaded it: `owner` tells who asks.
 
-    def __init__(self, most_bytes: int, keep_s: float = KEEP_S, clock: Callable[[], float] = time.monotonic) -> None:
-        self.most_bytes, self._keep_s, self._clock = most_bytes, keep_s, clock
-        self._arrays: OrderedDict[str, tuple[float, np.ndarray]] = OrderedDict()
+    The oldest make room for new ones beyond `most_bytes`; none is kept longer than `keep_s` seconds.
+    """
+
+    def __init__(
+        self,
+        most_bytes: int,
+        keep_s: float = KEEP_S,
+        clock: Callable[[], float] = time.monotonic,
+        owner: Callable[[], str] = lambda: "",
+    ) -> None:
+        self.most_bytes, self._keep_s, self._clock, self._owner = most_bytes, keep_s, clock, owner
+        self._arrays: OrderedDict[str, tuple[float, str, np.ndarray]] = OrderedDict()
         self._lock = threading.Lock()
 
     def add(self, file_name: str, data: bytes) -> str:
@@ -42,8 +51,8 @@ class Uploads:
             raise TooLarge(f"the array has {array.nbytes} bytes, this service keeps at most {self.most_bytes}")
         name = secrets.token_hex(3) + file_name
         with self._lock:
-            self._arrays[name] = (self._clock(), array)
-            while sum(kept.nbytes for _, kept in self._arrays.values()) > self.most_bytes:
+            self._arrays[name] = (self._clock(), self._owner(), array)
+            while sum(kept.nbytes for _, _, kept in self._arrays.values()) > self.most_bytes:
                 self._arrays.popitem(last=False)
         self.expire()
         return name
@@ -52,12 +61,13 @@ class Uploads:
         """The array of that name; raises NotFoundError."""
         self.expire()
         with self._lock:
-            if name not in self._arrays:
+            found = self._arrays.get(name)
+            if found is None or found[1] != self._owner():
                 raise NotFoundError(
                     "inf_file_name: no such file is here; upload it first (/model/uploadfile) and use the name that the answer gives. "
                     "Files are kept in memory for an hour, less when there are many, and not over a restart"
                 )
-            return self._arrays[name][1]
+            return found[2]
 
     def remove(self, name: str) -> None:
         """Forgets an array; raises NotFoundError."""
@@ -69,7 +79,7 @@ class Uploads:
         """Forgets what is older than it may be."""
         with self._lock:
             oldest = self._clock() - self._keep_s
-            for name in [name for name, (since, _) in self._arrays.items() if since < oldest]:
+            for name in [name for name, (since, _, _) in self._arrays.items() if since < oldest]:
                 del self._arrays[name]
 
 

@@ -1,0 +1,133 @@
+"""Settings of the services: flags over environment over file over defaults; and the commands for tokens and certificates."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+
+import pytest
+from click.testing import CliRunner
+
+from he_backend.access.tokens import TokenFile
+from he_backend.cli import main
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("HE_NN_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HE_NN_HOME", str(tmp_path / "home"))
+
+    def run(*arguments, **environment):
+        return CliRunner().invoke(main, [str(one) for one in arguments], env=environment)
+
+    return run
+
+
+def settings(done):
+    """Name -> (value, source) of what --show-config printed."""
+    assert done.exit_code == 0, done.output
+    found = {}
+    for line in done.output.splitlines():
+        name, equals, rest = line.partition(" = ")
+        if equals:
+            value, _, source = rest.rpartition("  # ")
+            found[name] = (json.loads(value), source)
+    return found
+
+
+@pytest.mark.parametrize("command, prefix", [("serve", "HE_NN_SERVER"), ("client-serve", "HE_NN_CLIENT")])
+def test_flags_beat_the_environment_which_beats_the_file_which_beats_defaults(run, tmp_path, command, prefix):
+    path = tmp_path / "he-nn.toml"
+    path.write_text(f"[{command}]\nqueue = 1\nworkers = 3\nhttp-port = 4\nlog_format = 'json'\nallow-anonymous = true\n")
+
+    given = run(command, "--config", path, "--show-config", "--queue", 9, **{f"{prefix}_QUEUE": "8", f"{prefix}_WORKERS": "7"})
+
+    found = settings(given)
+    assert found["queue"] == (9, "flag") and found["workers"] == (7, "environment") and found["http-port"] == (4, "file")
+    assert found["log-format"] == ("json", "file") and found["allow-anonymous"] == (True, "file")
+    assert found["max-requests"] == (256, "default") and "# tls-cert is not set" in given.output
+
+
+def test_what_is_shown_is_a_configuration_file(run, tmp_path):
+    path = tmp_path / "shown.toml"
+    first = run("serve", "--show-config", "--port", 5, "--host", "::1", "--tokens", "/x")
+    path.write_text(first.output)
+
+    again = settings(run("serve", "--show-config", HE_NN_CONFIG=str(path)))
+
+    assert again["port"] == (5, "file") and again["host"] == ("::1", "file") and again["tokens"] == ("/x", "file")
+    assert again["workers"] == (2, "file")
+
+
+def test_a_password_is_not_shown(run):
+    shown = run("serve", "--show-config", HE_NN_DATABASE="postgresql://user:very-secret@host/base")
+
+    assert "very-secret" not in shown.output and settings(shown)["database"] == ("postgresql://user:***@host/base", "environment")
+    assert "very-secret" not in run("serve", "--show-config", "--database", "very-secret").output
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("[serve]\nquue = 1", "has quue; allowed: advertise, allow-anonymous"),
+        ("[serve]\nqueue = 'many'", "queue"),
+        ("[serve]\nqueue = -1", "queue"),
+        ("serve = 1", "is not a table"),
+        ("[serve", "is not TOML"),
+    ],
+)
+def test_a_file_that_is_wrong_is_refused(run, tmp_path, text, says):
+    path = tmp_path / "he-nn.toml"
+    path.write_text(text)
+
+    done = run("serve", "--config", path, "--show-config")
+
+    assert done.exit_code == 2 and says in done.output
+
+
+def test_a_file_that_is_missing_is_refused(run, tmp_path):
+    done = run("serve", "--config", tmp_path / "nothing.toml")
+
+    assert done.exit_code == 2 and "cannot be read: No such file" in done.output
+
+
+@pytest.mark.parametrize("command", ["serve", "client-serve"])
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["--host", "0.0.0.0"], "nobody would be asked for a token"),
+        (["--host", "0.0.0.0", "--allow-anonymous"], "in the clear"),
+        (["--tokens", "/nothing/tokens.json"], "he-nn token add NAME --tokens /nothing/tokens.json"),
+        (["--tls-cert", "/nothing.pem"], "belong together"),
+        (["--tls-cert", "/nothing.pem", "--tls-key", "/nothing.pem"], "cannot be read"),
+        (["--client-ca", "/nothing.pem"], "--client-ca: /nothing.pem cannot be read"),
+    ],
+)
+def test_services_do_not_start_unprotected_or_with_files_that_are_none(run, command, arguments, says):
+    done = run(command, "--http-port", 0, *arguments)
+
+    assert done.exit_code == 1 and says in done.output
+
+
+def test_tokens_by_command(run, tmp_path):
+    made = run("token", "add", "alice", "--model", "MLP", "--model", "CNN", "--days", 3)
+    token = made.output.strip()
+
+    file = TokenFile(tmp_path / "home" / "tokens.json")
+    assert made.exit_code == 0 and file.check(token).models == ("MLP", "CNN")
+    assert stat.S_IMODE(os.stat(file.path).st_mode) == 0o600
+    shown = run("token", "list").output
+    assert "alice  user  MLP, CNN" in shown and "until" in shown and token.split("_", 2)[2] not in shown
+    assert [one["name"] for one in json.loads(run("token", "list", "--json").output)] == ["alice"]
+    assert run("token", "add", "alice").exit_code == 1
+    assert run("token", "rm", "alice").output == "removed alice\n" and "no tokens" in run("token", "list").output
+    assert run("token", "rm", "alice").exit_code == 1
+
+
+def test_a_development_authority_by_command(run, tmp_path):
+    done = run("dev-ca", tmp_path / "tls", "--host", "he.example.org")
+
+    assert done.exit_code == 0 and len(done.output.splitlines()) == 6 and (tmp_path / "tls" / "server.pem").exists()
+    assert "already: --renew" in run("dev-ca", tmp_path / "tls").output
