@@ -178,8 +178,18 @@ class Branches:
         net.add("Relu", [net.add("Add", [wide, scaled], (1, 16, 12))], (1, 16, 12))
         return net.model(), 1
 
+    @staticmethod
+    def query_of_one():
+        net = NetworkBuilder((9, 12))
+        keys = net.add("MatMul", ["x", net.weights(12, 10)], (1, 9, 10))
+        keys = net.add("Add", [keys, net.weights(10)], (1, 9, 10))
+        first = net.add("Gather", ["x", net.constant(np.array([4]))], (1, 1, 12), axis=1)
+        query = net.add("Add", [net.add("MatMul", [first, net.weights(12, 10)], (1, 1, 10)), net.weights(10)], (1, 1, 10))
+        net.add("Mul", [net.add("Relu", [keys], (1, 9, 10)), net.add("Tanh", [query], (1, 1, 10))], (1, 9, 10))
+        return net.model(), 0
 
-@pytest.mark.parametrize("name", ["shortcut", "scaled_residual"])
+
+@pytest.mark.parametrize("name", ["shortcut", "scaled_residual", "query_of_one"])
 def test_several_layers_of_one_round_share_a_grid_of_positions(name):
     model, index = getattr(Branches, name)()
     program = he.convert(model)
