@@ -18,6 +18,7 @@ _COMMANDS = {
     "eval": ("he_backend.commands.evaluate", "eval_command"),
     "train": ("he_backend.zoo.cli", "train"),
     "model": ("he_backend.commands.model", "model"),
+    "calibrate": ("he_backend.commands.calibrate", "calibrate"),
     "bench": ("he_backend.commands.bench", "bench"),
     "serve": ("he_backend.commands.serve", "serve"),
     "client-serve": ("he_backend.commands.client_serve", "client_serve"),
