@@ -38,6 +38,7 @@ NETWORKS: dict[str, tuple[Callable[[], Any], str, int]] = {
 
 
 def main() -> None:
+    """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", default=list(NETWORKS), help=", ".join(NETWORKS))
     parser.add_argument("--preset", default="N11_L1")

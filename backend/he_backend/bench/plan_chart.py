@@ -36,7 +36,8 @@ def draw(title: str, rounds: Sequence[dict[str, Any]], path: Path) -> bool:
     times.set_yscale("log")
     times.set_ylabel("milliseconds a round")
     times.set_title(title, loc="left")
-    figure.legend(handles=handles, ncols=4, fontsize=9, title="bar: taken; dash: other packings", title_fontsize=9, loc="outside upper right")
+    said = "bar: taken; dash: other packings"
+    figure.legend(handles=handles, ncols=4, fontsize=9, title=said, title_fontsize=9, loc="outside upper right")
     for side, sign, colour in (("up", 1, "#457b9d"), ("down", -1, "#a8dadc")):
         sizes.bar(at, [sign * this["bytes"][side == "down"] / 1e6 for this in rounds], color=colour, width=0.7, label=side)
     sizes.axhline(0, color="black", linewidth=0.6)

@@ -25,15 +25,15 @@ class Costs:
     The defaults were measured on two cores of a server CPU with AVX-512; `he-nn calibrate` measures those of a machine.
     """
 
-    encrypt: float = 12.0  # to a column: mask, error, transform
-    decrypt: float = 11.0
-    expand: float = 5.0  # a mask from its seed
-    transform: float = 5.0
-    multiply: float = 0.5  # one product of transformed polynomials, with its sum
-    read: float = 0.15  # into the linear algebra
-    shift: float = 0.35  # more, for a shifted channel
-    scalar: float = 0.05  # one weight times a coefficient
-    byte: float = 1.0  # a byte on the wire
+    encrypt: float = 9.5  # to a column: mask, error, transform
+    decrypt: float = 2.6
+    expand: float = 1.9  # a mask from its seed
+    transform: float = 1.7
+    multiply: float = 0.95  # one product of transformed polynomials, with its sum
+    read: float = 0.5  # into the linear algebra
+    shift: float = 1.0  # more, for a shifted channel
+    scalar: float = 0.045  # one weight times a coefficient
+    byte: float = 0.9  # a byte on the wire
 
 
 def costs_path() -> Path:
