@@ -39,6 +39,7 @@ class ServerApi(InferenceOperations):
         operations = [
             Operation("/model/load", "Register a new model of a type, or load a registered one.", fields.LOAD, self.load),
             Operation("/model/get_list", "The models of a type.", fields.GET_LIST, self.get_list),
+            Operation("/model/show", "One model: its rounds, and what the client computes and sends.", fields.SHOW, self.show),
             Operation("/model/test", "Evaluate a model on its own test rows, plain or encrypted.", fields.TEST, self.test),
             *self.operations(self.infer, "Plain inference with an uploaded file."),
         ]
@@ -66,6 +67,11 @@ class ServerApi(InferenceOperations):
     def get_list(self, model_type: str) -> dict[str, Any]:
         """/model/get_list."""
         return fields.list_answer("model_list", [_model(record) for record in self._owner.registry.list(model_type)])
+
+    def show(self, model_type: str, model_name: str) -> dict[str, Any]:
+        """/model/show."""
+        record = self._owner.registry.get(model_name, model_type)
+        return {**_model(record), **self._owner.show(record)}
 
     def test(
         self, model_type: str, model_name: str, is_encryption: bool, enc_param: str, start_batch: int, batch_size: int
