@@ -9,7 +9,7 @@ import json
 import tempfile
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, Sequence
 
 import numpy as np
 from fastapi import FastAPI
@@ -55,8 +55,8 @@ class ClientApi(InferenceOperations):
         self._default, self._fixed = HEServer(server_url).url, fixed_server
         self._threads, self._memory_bytes = threads, memory_bytes
 
-    def app(self) -> FastAPI:
-        """The HTTP service."""
+    def app(self, origins: Sequence[str] = ()) -> FastAPI:
+        """The HTTP service; `origins` are those of other pages that may ask it."""
         server = Field("server_url", str, "", f"HTTP address of the HE-server; without it {self._default}")
         operations = [
             *(
@@ -75,7 +75,7 @@ class ClientApi(InferenceOperations):
                 )
             ),
         ]
-        return make_app("HE-client", _ABOUT, operations, self.health, self.ready)
+        return make_app("HE-client", _ABOUT, operations, self.health, self.ready, origins)
 
     def health(self) -> dict[str, Any]:
         """What it is."""

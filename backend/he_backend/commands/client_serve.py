@@ -28,6 +28,7 @@ def client_serve(
     workers: int,
     waiting: int,
     upload_bytes: int,
+    allow_origin: tuple[str, ...],
     threads: int,
     memory: int,
 ) -> None:
@@ -42,4 +43,4 @@ def client_serve(
         tasks = make_tasks("client", database, workers, waiting)
         api = ClientApi(tasks, Uploads(upload_bytes), server_url, fixed_server=fixed_server, threads=threads, memory_bytes=memory)
         click.echo(f"http {f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}")
-        run(api.app(), listener, tasks.close)
+        run(api.app(allow_origin), listener, tasks.close)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from he_backend.commands.options import errors_shown
+from he_backend.commands.options import registry_database as registry_database_option
 from he_backend.commands.services import make_tasks, need_web, service_options
 from he_backend.graph import convert
 from he_backend.server.models import OneModel, RegistryModels
@@ -20,6 +21,7 @@ HTTP_PORT = 12993
 
 @click.command("serve")
 @click.option("--registry", type=click.Path(file_okay=False), default=None, help="Folder of models; default $HE_NN_HOME/models.")
+@registry_database_option
 @click.option("--model", type=click.Path(exists=True, dir_okay=False), help="Serve this one ONNX file instead, without the HTTP API.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option(
@@ -33,6 +35,7 @@ HTTP_PORT = 12993
 @click.option("--allow-clear", is_flag=True, help="Let clients use the engine that does not encrypt.")
 def serve(
     registry: str | None,
+    registry_database: str | None,
     model: str | None,
     host: str,
     port: int,
@@ -43,6 +46,7 @@ def serve(
     workers: int,
     waiting: int,
     upload_bytes: int,
+    allow_origin: tuple[str, ...],
     allow_insecure: bool,
     allow_clear: bool,
 ) -> None:
@@ -50,8 +54,8 @@ def serve(
     address = f"[{host}]" if ":" in host else host
     with errors_shown():
         if model or no_http:
-            models = OneModel(convert(model)) if model else None
-            handle = Server(registry, models=models, allow_insecure=allow_insecure, allow_clear=allow_clear).start(f"{address}:{port}")
+            models = OneModel(convert(model)) if model else RegistryModels(Registry(registry or default_root(), registry_database))
+            handle = Server(models=models, allow_insecure=allow_insecure, allow_clear=allow_clear).start(f"{address}:{port}")
             _until_stopped(f"serving {address}:{handle.port}")
             handle.stop(5.0)
             return
@@ -61,7 +65,7 @@ def serve(
         from he_backend.web.running import listen, run
         from he_backend.web.uploads import Uploads
 
-        store = Registry(registry or default_root())
+        store = Registry(registry or default_root(), registry_database)
         programs = RegistryModels(store)
         listener = listen(host, http_port)
         tasks = make_tasks("server", database, workers, waiting)
@@ -75,7 +79,7 @@ def serve(
 
         click.echo(f"serving {address}:{handle.port}")
         click.echo(f"http {address}:{listener.getsockname()[1]}")
-        run(api.app(), listener, stop)
+        run(api.app(allow_origin), listener, stop)
 
 
 def _until_stopped(line: str) -> None:

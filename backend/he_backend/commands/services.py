@@ -15,11 +15,12 @@ _OPTIONS = (
     click.option(
         "--upload-bytes", type=click.IntRange(min=1), default=1 << 30, show_default=True, help="Of uploaded files, all kept in memory."
     ),
+    click.option("--allow-origin", multiple=True, help="Another page that may ask, such as https://he.example.org behind a proxy."),
 )
 
 
 def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds --database, --workers, --queue and --upload-bytes."""
+    """Adds --database, --workers, --queue, --upload-bytes and --allow-origin."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command

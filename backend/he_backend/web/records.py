@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Iterator, List, Mapping
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.mysql import MEDIUMTEXT
 from sqlalchemy.exc import SQLAlchemyError
 
 from he_backend.database import cause, open_database
@@ -32,7 +33,7 @@ _TASKS = sa.Table(
     sa.Column("start_us", sa.BigInteger, nullable=False),  # microseconds since 1970, UTC
     sa.Column("end_us", sa.BigInteger),
     sa.Column("what", sa.Text, nullable=False),  # JSON: model, file name, size, parameters
-    sa.Column("figures", sa.Text, nullable=False),  # JSON
+    sa.Column("figures", sa.Text().with_variant(MEDIUMTEXT(), "mysql"), nullable=False),  # JSON; MySQL's own TEXT ends at 64 KiB
     sa.Column("message", sa.String(_MOST_MESSAGE), nullable=False),
     sa.Index("he_nn_inferences_newest", "service", "start_us"),
 )
