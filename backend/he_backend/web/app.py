@@ -105,7 +105,7 @@ def _described(operation: Operation) -> dict[str, Any]:
     shown = {"application/json": {"schema": envelope}}
     texts = {"200": "Done", "4XX": "Refused; the message says what to change", "5XX": "Failed, or busy (503 with Retry-After)"}
     return {
-        "requestBody": {"required": True, "content": content},
+        "requestBody": {"required": bool(body["required"]) or operation.upload > 0, "content": content},
         "responses": {code: {"description": text, "content": shown} for code, text in texts.items()},
     }
 
@@ -124,7 +124,7 @@ def _page(title: str, about: str, operations: Sequence[Operation]) -> str:
         body = schema(operation.fields)
         for name, field in body["properties"].items():
             default = "required" if name in body["required"] else str(field.get("default", ""))
-            cells = (name, field["type"], default, field["description"])
+            cells = (name, field["type"][0], default, field["description"])
             parts.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
         parts.append("</table>")
     return "\n".join(parts)

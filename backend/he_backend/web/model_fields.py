@@ -7,7 +7,7 @@ from typing import Any, Mapping
 
 import numpy as np
 
-from he_backend.ckks.params import Params, check_params, load_params
+from he_backend.ckks.params import PRESETS, Params, check_params, load_params
 from he_backend.errors import InputError, ParameterError
 from he_backend.web.fields import REQUIRED, Field
 from he_backend.web.records import MOST_LISTED
@@ -65,12 +65,12 @@ def parameters(text: str) -> Params:
     if name.startswith("{"):
         try:
             literal = json.loads(name)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ParameterError("the encryption parameters look like a parameter file and are not JSON") from None
         return check_params(literal, "custom_enc_param")
     if name.startswith(_PREFIX) and name.endswith(_SUFFIX):
         name = name[len(_PREFIX) : -len(_SUFFIX)]
-    if not name.replace("_", "").isalnum():
+    if name not in PRESETS:
         raise ParameterError(f"the encryption parameters are {text[:60]!r}; allowed: {_PRESETS}")
     return load_params(name)
 

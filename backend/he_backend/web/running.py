@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 from typing import Any, Callable
@@ -35,6 +36,7 @@ def run(app: Any, listener: socket.socket, on_stop: Callable[[], object]) -> Non
 
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, ignore)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every damaged form, which is answered with 400 anyway
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_S, server_header=False)
     try:
         uvicorn.Server(config).run(sockets=[listener])
