@@ -21,6 +21,7 @@ from he_backend.api import HEServer, _inference, _model, _record
 from he_backend.ckks import engines, serial
 from he_backend.ckks.params import PRESETS, check_params, load_params
 from he_backend.client.inference import Client
+from he_backend.client.rows import check_rows, load_rows
 from he_backend.errors import HeError
 from he_backend.graph import convert
 from he_backend.graph.steps import StepRunner, check_step
@@ -36,6 +37,7 @@ from he_backend.web import model_fields
 from he_backend.web.app import Operation, make_app
 from he_backend.web.fields import read_fields
 from he_backend.web.uploads import Uploads, read_npy
+from he_nn import channel
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -281,13 +283,50 @@ def owner_tests() -> Target:
     return Target("owner_tests", 0.03, [pack_test_set((np.ones((3, 4), np.float32), np.arange(3)))], unpack_test_set)
 
 
+def rows() -> Target:
+    """Rows of the data owner, in .npy and .npz files, as they are read and checked."""
+    path = Path(tempfile.mkdtemp(prefix="he-nn-fuzz-")) / "rows"
+    specs = _program("MLP").inputs
+    name = specs[0].name
+    seeds = []
+    for save, key in ((np.save, "arr"), (np.savez, name), (np.savez_compressed, name)):
+        buffer = io.BytesIO()
+        save(buffer, **{key: np.ones((3, 64), np.float32)})
+        seeds.append(buffer.getvalue())
+
+    def feed(data: bytes) -> None:
+        path.write_bytes(data)
+        checked = check_rows(load_rows(path), specs)
+        checked.slice(0, min(2, len(checked)))
+
+    return Target("rows", 0.04, seeds, feed)
+
+
+def objects() -> Target:
+    """Objects that the two FATE parties exchange."""
+    frames_of_a_call = calls().seeds[0]
+    head = json.dumps({"operation": "bind", "model_type": "MLP"}).encode()
+    message = len(head).to_bytes(4, "little") + head + b"data"
+    seeds = [kind + message for kind in (b"C", b"R", channel.FAILURE)] + [b"B" + frames_of_a_call]
+
+    def feed(data: bytes) -> None:
+        _, body = channel._open(data)
+        for read in (channel._unpack, lambda body: list(channel._frames(body))):
+            try:
+                read(body)
+            except HeError:
+                continue
+
+    return Target("objects", 0.06, seeds, feed)
+
+
 def networks() -> Target:
     """ONNX files on their way into the registry."""
     seeds = [Path(zoo.shipped(kind, "digits").onnx_path).read_bytes() for kind in ("MLP", "CNN")]
     return Target("networks", 0.01, seeds, convert)
 
 
-ALL = (frames, calls, tensors, plans, steps, uploads, presets, requests, fields, answers, owner_tests, networks)
+ALL = (frames, calls, tensors, plans, steps, uploads, presets, requests, fields, answers, owner_tests, rows, objects, networks)
 
 
 def quiet() -> None:

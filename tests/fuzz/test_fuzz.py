@@ -13,7 +13,7 @@ from he_backend.errors import HeError
 from tests.fuzz import targets
 from tests.fuzz.mutate import mutate
 
-COUNT = 2500
+COUNT = 2000
 DEEP = b"[" * 100_000
 FOUND = [  # (parser, input that once ended in something else than a clear error)
     ("tensors", DEEP + b"\n"),
