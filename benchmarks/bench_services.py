@@ -17,7 +17,7 @@ from he_backend import zoo
 from he_backend.api import HEClient, HEServer
 from he_backend.graph import Reference
 from tests import processes
-from tests.load import memory_bytes, wave
+from tests.load import cpu_seconds, memory_bytes, wave
 
 
 def main() -> None:
@@ -45,6 +45,7 @@ def main() -> None:
             cases = [("one at a time", arguments.concurrent, 1)]
             cases += [(f"{arguments.concurrent} at once", arguments.concurrent, arguments.concurrent)] * arguments.waves
             for case, count, concurrent in cases:
+                before = cpu_seconds(client.process.pid), cpu_seconds(server.process.pid)
                 done = wave(client.http, rows, plain, arguments.rows, count, concurrent, arguments.preset)
                 states = {one.inference_id: one.state for one in HEClient(client.http).get_inferences()}
                 finished = sum(states.get(one) == "finished" for one in done.ids)
@@ -57,6 +58,8 @@ def main() -> None:
                     "rows_per_s": round(count * arguments.rows / done.seconds, 1),
                     "p50_s": round(done.percentile(0.5), 3),
                     "p95_s": round(done.percentile(0.95), 3),
+                    "client_cpu_ms": round(1000 * (cpu_seconds(client.process.pid) - before[0]) / count, 1),  # of one inference
+                    "server_cpu_ms": round(1000 * (cpu_seconds(server.process.pid) - before[1]) / count, 1),
                     "server_mib": memory_bytes(server.process.pid) >> 20,
                     "client_mib": memory_bytes(client.process.pid) >> 20,
                     "preset": arguments.preset,

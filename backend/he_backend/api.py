@@ -102,6 +102,10 @@ class Service:
         """The models of a type, oldest first."""
         return [_model(values) for values in _items(self.post("/model/get_list", model_type=model_type), "model_list")]
 
+    def show(self, model_name: str = "latest", model_type: str = "") -> dict[str, Any]:
+        """A model's inputs, outputs and rounds, as clients learn them."""
+        return self.post("/model/show", model_name=model_name, model_type=model_type)
+
     def test(
         self,
         model_type: str,

@@ -272,6 +272,7 @@ def test_the_python_client_gives_typed_values(server, model, rows, plain):
     np.testing.assert_allclose(done.outputs, plain, rtol=1e-5)
     assert api.get_inference(done.inference_id).state == "finished"
     assert api.ciphertext_address() == server.channel
+    assert api.show(model["model_name"])["rounds"] == 3
 
 
 def test_errors_of_a_service_are_those_of_the_family(server, client, model, rows):
