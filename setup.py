@@ -97,6 +97,7 @@ SERVER = [
 ]
 TORCH = ["torch>=1.13", "onnxscript>=0.1; python_version >= '3.9'"]
 BENCH = ["psutil>=5.9", "matplotlib>=3.6"]
+POSTGRESQL = ["psycopg[binary]>=3.1"]
 
 os.chdir(ROOT)
 setup(
@@ -115,7 +116,7 @@ setup(
         *find_packages(".", include=["he_nn", "he_nn.*"]),
     ],
     package_data={
-        "he_backend": ["py.typed", "zoo/weights/*.onnx", "zoo/weights/*.json"],
+        "he_backend": ["py.typed", "web/static/*", "zoo/weights/*.onnx", "zoo/weights/*.json"],
         "he_backend.conf": ["*.json"],
         "he_nn": ["py.typed"],
     },
@@ -140,14 +141,19 @@ setup(
         "server": SERVER,
         "torch": TORCH,
         "tenseal": ["tenseal>=0.3.12"],
+        "postgresql": POSTGRESQL,
+        "mysql": ["pymysql>=1.0"],
         "fate2": ["pyfate==2.2.0", "fate_flow==2.2.0", "fate_client==2.2.0", "psutil>=5.9", "setuptools<81"],
         "bench": BENCH,
         "dev": [
             *SERVER,
             *TORCH,
             *BENCH,
+            *POSTGRESQL,
             "pytest>=7",
             "hypothesis>=6",
+            "schemathesis>=4; python_version >= '3.10'",
+            "selenium>=4",
             "ruff",
             "mypy",
             "types-protobuf",

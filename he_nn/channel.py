@@ -219,7 +219,7 @@ def _unpack(body: bytes) -> Message:
         raise ProtocolError("a message of the other party was cut off")
     try:
         values = json.loads(body[4 : 4 + size])
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ProtocolError("a message of the other party is not JSON") from None
     if not isinstance(values, dict):
         raise ProtocolError("a message of the other party is not a JSON object")

@@ -70,4 +70,4 @@ def client_serve(
             memory_bytes=memory,
         )
         click.echo(f"http {f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}")
-        run_service(api.app(), metrics, guard, listener, tasks.close, options)
+        run_service(api.app(options.allow_origin), metrics, guard, listener, tasks.close, options)

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from typing import Any
+from typing import Any, Callable
 
 import click
 
-from he_backend.commands.options import errors_shown
+from he_backend.commands.options import errors_shown, registry_database
 from he_backend.evaluation import plain_score
 from he_backend.graph import convert
 from he_backend.server.model_files import read_source, unpack_test_set
 from he_backend.server.registry import ModelRecord, Registry, default_root
 
-_registry_option = click.option("--registry", type=click.Path(file_okay=False), default=None, help="Folder; default $HE_NN_HOME/models.")
+_folder_option = click.option("--registry", type=click.Path(file_okay=False), default=None, help="Folder; default $HE_NN_HOME/models.")
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+Opener = Callable[[], Registry]
+
+
+def _registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds --registry and --registry-database; the command gets what opens it as `registry`."""
+
+    @functools.wraps(command)
+    def with_registry(registry: str | None, registry_database: str | None, **given: Any) -> Any:
+        return command(registry=lambda: Registry(registry or default_root(), registry_database), **given)
+
+    return _folder_option(registry_database(with_registry))
 
 
 @click.group("model")
@@ -29,14 +41,14 @@ def model() -> None:
 @click.option("--owner", default="", help="Who it belongs to.")
 @_registry_option
 @_json_option
-def add(file: str, model_type: str, test: str | None, owner: str, registry: str | None, as_json: bool) -> None:
+def add(file: str, model_type: str, test: str | None, owner: str, registry: Opener, as_json: bool) -> None:
     """Register FILE (ONNX), after checking that it can run encrypted and, with --test, measuring its plain accuracy."""
     with errors_shown():
         program = convert(file)
         rows = None if test is None else unpack_test_set(read_source(test, "test set"))
         accuracy = None if rows is None else plain_score(program, *rows).accuracy
         meta = {"rounds": program.rounds, "input_shape": [list(spec.shape) for spec in program.inputs]}
-        record = _open(registry).add(file, model_type, test=rows, test_acc=accuracy, owner=owner, meta=meta)
+        record = registry().add(file, model_type, test=rows, test_acc=accuracy, owner=owner, meta=meta)
     shown = "" if accuracy is None else f", plain accuracy {accuracy:.4f}"
     line = f"registered {record.model_name} ({record.model_id}), {program.rounds} rounds{shown}"
     click.echo(json.dumps(_figures(record)) if as_json else line)
@@ -46,10 +58,10 @@ def add(file: str, model_type: str, test: str | None, owner: str, registry: str 
 @click.option("--type", "model_type", default="", help="Only this type.")
 @_registry_option
 @_json_option
-def list_models(model_type: str, registry: str | None, as_json: bool) -> None:
+def list_models(model_type: str, registry: Opener, as_json: bool) -> None:
     """The registered models."""
     with errors_shown():
-        records = _open(registry).list(model_type)
+        records = registry().list(model_type)
     if as_json:
         click.echo(json.dumps([_figures(record) for record in records]))
         return
@@ -63,26 +75,22 @@ def list_models(model_type: str, registry: str | None, as_json: bool) -> None:
 @model.command("show")
 @click.argument("name")
 @_registry_option
-def show(name: str, registry: str | None) -> None:
+def show(name: str, registry: Opener) -> None:
     """What is known of the model NAME (name, id or latest), as JSON."""
     with errors_shown():
-        click.echo(json.dumps(_figures(_open(registry).get(name)), indent=2))
+        click.echo(json.dumps(_figures(registry().get(name)), indent=2))
 
 
 @model.command("rm")
 @click.argument("name")
 @_registry_option
-def remove(name: str, registry: str | None) -> None:
+def remove(name: str, registry: Opener) -> None:
     """Remove the model NAME and its files."""
     with errors_shown():
-        store = _open(registry)
+        store = registry()
         record = store.get(name)
         store.remove(record.model_id)
     click.echo(f"removed {record.model_name}")
-
-
-def _open(folder: str | None) -> Registry:
-    return Registry(folder or default_root())
 
 
 def _figures(record: ModelRecord) -> dict[str, Any]:

@@ -42,6 +42,7 @@ _OPTIONS = (
     click.option("--allow-plaintext", is_flag=True, help="Let tokens and rows cross the network without TLS."),
     click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True),
     click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning", show_default=True),
+    click.option("--allow-origin", multiple=True, help="Another page that may ask, such as https://he.example.org behind a proxy."),
 )
 
 
@@ -65,6 +66,7 @@ class ServiceOptions:
     allow_plaintext: bool
     log_format: str
     log_level: str
+    allow_origin: tuple[str, ...]
 
 
 @dataclass(frozen=True)

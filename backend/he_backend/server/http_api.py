@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 from fastapi import FastAPI
 
@@ -38,15 +38,16 @@ class ServerApi(InferenceOperations):
         self._owner, self._channel = owner, channel
         self._where = {"ciphertext_port": port, "ciphertext_address": advertised}
 
-    def app(self) -> FastAPI:
-        """The HTTP service."""
+    def app(self, origins: Sequence[str] = ()) -> FastAPI:
+        """The HTTP service; `origins` are those of other pages that may ask it."""
         operations = [
             Operation("/model/load", "Register a new model of a type, or load a registered one.", fields.LOAD, self.load),
             Operation("/model/get_list", "The models of a type.", fields.GET_LIST, self.get_list),
+            Operation("/model/show", "One model: its rounds, and what the client computes and sends.", fields.SHOW, self.show),
             Operation("/model/test", "Evaluate a model on its own test rows, plain or encrypted.", fields.TEST, self.test),
             *self.operations(self.infer, "Plain inference with an uploaded file."),
         ]
-        return make_app("HE-server", _ABOUT, operations, self.health, self.ready)
+        return make_app("HE-server", _ABOUT, operations, self.health, self.ready, origins)
 
     def health(self) -> dict[str, Any]:
         """What it is, and where its ciphertext channel is."""
@@ -72,6 +73,11 @@ class ServerApi(InferenceOperations):
     def get_list(self, model_type: str) -> dict[str, Any]:
         """/model/get_list."""
         return fields.list_answer("model_list", [_model(record) for record in self._owner.registry.list(model_type)])
+
+    def show(self, model_type: str, model_name: str) -> dict[str, Any]:
+        """/model/show."""
+        record = self._owner.registry.get(model_name, model_type)
+        return {**_model(record), **self._owner.show(record)}
 
     def test(
         self, model_type: str, model_name: str, is_encryption: bool, enc_param: str, start_batch: int, batch_size: int

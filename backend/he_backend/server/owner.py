@@ -20,11 +20,13 @@ from he_backend.ckks.engines import default_engine
 from he_backend.ckks.params import Params
 from he_backend.errors import EngineError, InputError, NotFoundError
 from he_backend.graph import Program, Reference
+from he_backend.graph.program import summarise
 from he_backend.inference.describe import plan_figures
 from he_backend.inference.plan import PlanSpec, make_plan
 from he_backend.server.labelled import batch_of, score_of
 from he_backend.server.models import RegistryModels
 from he_backend.server.registry import LATEST, ModelRecord, Registry
+from he_backend.web.figures import inference_figures
 
 SIMULATION_S = 3600.0
 NO_FIGURES: Mapping[str, Any] = {}
@@ -87,6 +89,22 @@ class Owner:
         spec = PlanSpec(record.model_id, default_engine(), params.literal(), rows=1, preset_name=params.name)
         return plan_figures(make_plan(self._program(record), record.model_id, record.model_name, spec).client, 1)
 
+    def show(self, record: ModelRecord) -> dict[str, Any]:
+        """The model's rounds as a client learns them anyway: what it computes before each, and values per row each way."""
+        program = self._program(record)
+        words = [summarise(step.ops) or "nothing" for step in program.steps]
+        return {
+            "rounds": program.rounds,
+            "inputs": [{"name": spec.name, "shape": list(spec.shape), "dtype": spec.dtype} for spec in program.inputs],
+            "outputs": [{"name": spec.name, "shape": list(spec.shape), "dtype": spec.dtype} for spec in program.outputs],
+            "segments": [
+                {"index": one.index, "client_step": words[one.index], "sends": one.in_elements, "answers": one.out_elements}
+                for one in program.segments
+            ],
+            "last_step": words[-1],
+            "public_constants": list(program.public_constants),
+        }
+
     def evaluate(self, record: ModelRecord, start_batch: int, batch_size: int, params: Params | None, channel: str) -> Evaluation:
         """Test rows run plain (params None), or encrypted by a simulated client that calls the ciphertext channel at `channel`."""
         start, x, y = batch_of(*self.registry.test_set(record), start_batch, batch_size)
@@ -136,18 +154,7 @@ def simulate(
             lines = done.stderr.strip().splitlines() or ["it ended without a word"]
             raise EngineError(f"the simulated client failed: {lines[-1][:500]}")
         with np.load(target, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}, _figures(json.loads(done.stdout.strip().splitlines()[-1]))
-
-
-def _figures(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of a report that are shown, as those of an inference."""
-    kept = ("engine", "preset", "rows", "rounds", "bytes_up", "bytes_down")
-    return {
-        **{name: report[name] for name in kept},
-        "expected_bits": round(report["expected_bits"], 1),
-        "seconds": {name: round(value, 4) for name, value in report["seconds"].items()},
-        "round_ms": [round(1000 * sum(this["seconds"].values()), 2) for this in report["per_round"]],
-    }
+            return {name: arrays[name] for name in arrays.files}, inference_figures(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
 def _as_input(program: Program, rows: np.ndarray) -> np.ndarray:

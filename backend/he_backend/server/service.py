@@ -190,5 +190,5 @@ _ANSWERS: dict[type, Callable[[CipherService, Incoming, _Call], Answer]] = {
 def _literal(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ProtocolError("the preset of a call is not JSON: both sides must run the same version of he-nn") from None
