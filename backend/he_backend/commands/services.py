@@ -26,6 +26,8 @@ _OPTIONS = (
     click.option(
         "--upload-bytes", type=click.IntRange(min=1), default=1 << 30, show_default=True, help="Of uploaded files, all kept in memory."
     ),
+)
+_PROTECTION = (
     click.option("--max-requests", type=click.IntRange(min=1), default=256, show_default=True, help="HTTP requests at a time; then 503."),
     click.option("--task-seconds", type=click.FloatRange(0.1, 1e7), default=3600.0, show_default=True, help="That one inference may work."),
     click.option(
@@ -86,7 +88,7 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(options=options, **given)
 
     wrapped: Callable[..., Any] = with_options
-    for option in reversed(_OPTIONS):
+    for option in reversed((*_OPTIONS, *_PROTECTION)):
         wrapped = option(wrapped)
     return with_config(wrapped)
 
