@@ -70,7 +70,7 @@ def test_the_channel_asks_for_a_token_as_soon_as_there_is_one(channel, tokens, r
     assert "was refused" in caplog.text and alice.split("_", 2)[2] not in caplog.text
 
 
-def test_a_token_opens_the_models_it_names_alone(channel, registry, tokens, rows):
+def test_a_token_opens_the_models_it_names_alone(channel, registry, tokens, rows, caplog):
     address, _ = channel
     _, mlp, cnn = registry
     some = tokens.add("some", models=["MLP"])
@@ -81,6 +81,7 @@ def test_a_token_opens_the_models_it_names_alone(channel, registry, tokens, rows
         with pytest.raises(NotPermitted, match="may not use this model") as refused:
             infer(address, model, rows, token)
         assert mlp.model_name not in str(refused.value) and cnn.model_name not in str(refused.value)
+    assert sum("token 'some' may not use" in one.message and one.caller == "some" for one in caplog.records) == 3
 
 
 def test_a_model_that_is_no_longer_permitted_is_refused_in_the_middle_of_a_task(channel, registry, tokens, rows):
