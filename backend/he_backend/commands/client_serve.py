@@ -62,7 +62,7 @@ def client_serve(
         api = ClientApi(
             tasks,
             make_uploads(options),
-            TaskWatch(metrics, options.task_seconds),
+            TaskWatch(metrics, options.task_seconds, options.queue_per_caller),
             server_url,
             credentials=shown,
             fixed_server=fixed_server,

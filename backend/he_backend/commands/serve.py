@@ -161,7 +161,7 @@ def _serve_http(
         inner = server.start("127.0.0.1:0")
         undo.callback(inner.stop, options.grace_seconds)
         owner = Owner(PermittedRegistry(*registry), programs, guard.gate.inner_token, options.task_seconds)
-        watch = TaskWatch(metrics, options.task_seconds)
+        watch = TaskWatch(metrics, options.task_seconds, options.queue_per_caller)
         api = ServerApi(owner, tasks, make_uploads(options), watch, f"127.0.0.1:{inner.port}", handle.port, advertise)
         click.echo(f"serving {settings.address}:{handle.port}")
         click.echo(f"http {settings.address}:{listener.getsockname()[1]}")

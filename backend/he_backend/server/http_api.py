@@ -101,7 +101,7 @@ class ServerApi(InferenceOperations):
                 "log": f"{done.rows} test rows from row {done.start_row} on, {how}: accuracy {done.test_acc:.4f}",
             }
 
-        return self.tasks.run(work)
+        return self.watch.run(self.tasks, work)
 
     def infer(
         self,
