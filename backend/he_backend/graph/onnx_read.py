@@ -112,7 +112,7 @@ def _check_operators(model: onnx.ModelProto) -> None:
         elif node.domain not in _STANDARD:
             problems.append(Unsupported(label(node, position), node.op_type, f"comes from the custom domain {node.domain!r}",
                                         "export with standard ONNX operators only"))
-        elif not onnx.defs.has(node.op_type, version) and node.op_type not in ops.REWRITTEN:
+        elif not is_operator(node.op_type, version) and node.op_type not in ops.REWRITTEN:
             problems.append(Unsupported(label(node, position), node.op_type, f"is not an ONNX operator of opset {version}"))
         else:
             refused = ops.REFUSED.get(node.op_type)
@@ -138,6 +138,15 @@ def opset_of(model: onnx.ModelProto) -> int:
             "export with an older opset or install a newer onnx"
         )
     return max(versions)
+
+
+def is_operator(op_type: str, version: int) -> bool:
+    """Whether ONNX itself has the operator in that opset. (`onnx.defs.has` takes no version before onnx 1.13.)"""
+    try:
+        onnx.defs.get_schema(op_type, version, "")
+    except onnx.defs.SchemaError:
+        return False
+    return True
 
 
 def _modern(model: onnx.ModelProto) -> onnx.ModelProto:

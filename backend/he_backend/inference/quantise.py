@@ -94,7 +94,7 @@ def bias_constant(affine: AffineMap) -> float:
     if bias == 0.0:
         return 0.0
     weight = max((float(np.abs(block.weights).max(initial=0.0)) for block in affine.blocks), default=0.0)
-    return 2.0 ** max(0, math.ceil(math.log2(bias / weight))) if weight else 1.0
+    return 2.0 ** math.ceil(math.log2(max(1.0, bias / weight))) if weight else 1.0
 
 
 def _peaks(affine: AffineMap, constant: float) -> np.ndarray:
