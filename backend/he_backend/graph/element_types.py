@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import numpy as np
@@ -24,4 +23,6 @@ def element_type(dtype: str) -> int:
 
 def _mapping() -> Any:
     """The tables of onnx 1.12, which leaves protobuf 3.19 as FATE 1.x pins it; newer versions have functions and drop the tables."""
-    return importlib.import_module("onnx.mapping")
+    from onnx import mapping  # type: ignore[attr-defined]
+
+    return mapping
