@@ -148,10 +148,10 @@ def _cells(texts: Sequence[Any]) -> np.ndarray:
 
 def _labels(texts: Sequence[Any]) -> list[Any]:
     """Labels as numbers where all are: whole ones as int."""
+    if any(str(text).strip().lower() in MISSING for text in texts):
+        raise InputError("the table's label column has missing values; fill them, or leave the column out")
     try:
         numbers = [float(text) for text in texts]
     except ValueError:
         return [str(text) for text in texts]
-    if not np.isfinite(numbers).all():
-        raise InputError("the table's label column has missing values; fill them, or leave the column out")
     return [int(number) for number in numbers] if all(number.is_integer() for number in numbers) else numbers
