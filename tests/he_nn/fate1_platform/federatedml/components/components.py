@@ -43,5 +43,8 @@ class ComponentMeta:
         runner.set_component_name(self.alias[0])
         return runner()
 
+    def get_run_obj_name(self, role):
+        return self.runners[role]().__name__
+
     def get_param_obj(self, cpn_name):
         return self._param()().set_name(f"{self.name}#{cpn_name}")
