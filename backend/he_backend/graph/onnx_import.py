@@ -14,7 +14,7 @@ from he_backend.graph import infer, ops, runtime
 from he_backend.graph.model import Graph, Node
 from he_backend.graph.onnx_export import array_of, graph_to_proto, node_from_proto
 from he_backend.graph.onnx_read import Source, read
-from he_backend.graph.operators import label, opset_of, with_operators
+from he_backend.graph.operators import is_operator, label, opset_of, with_operators
 from he_backend.graph.passes import rewrite
 from he_backend.graph.problems import problems_of
 from he_backend.graph.rows import one_row
@@ -90,7 +90,7 @@ def _foreign(model: onnx.ModelProto) -> list[str]:
         {
             node.op_type
             for node in model.graph.node
-            if node.domain not in ("", "ai.onnx") or not (node.op_type in ops.REWRITTEN or onnx.defs.has(node.op_type, version))
+            if node.domain not in ("", "ai.onnx") or not (node.op_type in ops.REWRITTEN or is_operator(node.op_type, version))
         }
     )
 

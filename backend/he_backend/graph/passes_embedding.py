@@ -9,8 +9,8 @@ import numpy as np
 
 from he_backend.errors import ParameterError
 from he_backend.graph import infer
+from he_backend.graph.element_types import element_type
 from he_backend.graph.model import Graph, Node, size_of
-from he_backend.graph.onnx_export import element_type
 from he_backend.graph.rewriting import Workbench, replace_nodes
 
 REFUSE, PUBLIC, PRIVATE = "refuse", "public", "private"

@@ -11,6 +11,7 @@ from onnx import numpy_helper
 
 from he_backend.errors import ModelError, ProtocolError, Unsupported
 from he_backend.graph import ops, runtime
+from he_backend.graph.element_types import numpy_type
 from he_backend.graph.model import size_of
 from he_backend.graph.program import Step
 
@@ -171,5 +172,5 @@ def _described(model: bytes, side: str) -> list[tuple[str, tuple[int, ...], str]
         for extent in value.type.tensor_type.shape.dim:
             symbol = extent.dim_param
             shape.append(int(extent.dim_value) if not symbol else int(symbol.partition("*")[2] or 1))
-        found.append((value.name, tuple(shape), runtime.numpy_type(value.type.tensor_type.elem_type)))
+        found.append((value.name, tuple(shape), numpy_type(value.type.tensor_type.elem_type)))
     return found
