@@ -12,14 +12,15 @@ import numpy as np
 
 from he_backend.client.inference import Client
 from he_backend.client.rows import load_rows
-from he_backend.errors import InputError, ProtocolError
+from he_backend.errors import InputError, ModelError, ProtocolError
+from he_backend.graph.card import Card, quality
 
 from . import service
 from .artifact import ModelArtifact, wanted_model
 from .channel import Caller, Channel
 from .params import EvalParams, InferenceParams, LoadParams, Params
 from .roles import Tracker, by_service, find_file, preset_of, round_figures
-from .table import Predictions, Rows, accuracy, from_array, predictions
+from .table import Predictions, Rows, from_array, predictions
 
 Q = TypeVar("Q", EvalParams, InferenceParams)
 
@@ -74,13 +75,14 @@ class DataOwner:
             rows = table if table is not None else read_file(params)
             answer = host.call("describe", model_id=model_id, model_type=model_type).values
             model = ModelArtifact.of(answer)
-            values = _as_input(rows, answer.get("inputs"))
+            card = read_card(answer.get("card", {}))
+            values = self._as_input(rows, answer.get("inputs"), card)
             self.tracker.log(f"{len(rows)} rows for model {model.model_name}, {'encrypted' if params.is_encryption else 'NOT encrypted'}")
             if params.is_encryption:
                 outputs, figures = self._encrypted(host, params, model.model_id, values)
             else:
                 outputs, figures = self._plain(host, model.model_id, values)
-        return self._done(rows, replace(model, plan=artifact.plan if artifact else {}), outputs, figures)
+        return self._done(rows, replace(model, plan=artifact.plan if artifact else {}), outputs, figures, card)
 
     def _by_service(self, params: InferenceParams, table: Rows | None, artifact: ModelArtifact | None) -> Inferred:
         model_id, model_type = wanted_model(params.model_id, params.model_type, artifact)
@@ -89,12 +91,14 @@ class DataOwner:
         self.tracker.log(f"{len(rows)} rows for {model_type} model {model_id} of {params.server_url}, {how}")
         done = service.infer(_with_custom_text(replace(params, model_id=model_id, model_type=model_type)), rows, self.tracker)
         model = done.model if artifact is None else replace(done.model, plan=artifact.plan, test_acc=artifact.test_acc)
-        return self._done(rows, model, done.outputs, done.figures)
+        return self._done(rows, model, done.outputs, done.figures, done.card)
 
-    def _done(self, rows: Rows, model: ModelArtifact, outputs: np.ndarray, figures: dict[str, Any]) -> Inferred:
-        predicted = predictions(outputs)
-        if rows.labels is not None and predicted.task != "regression":
-            figures["accuracy"] = accuracy(predicted.result, rows.labels)
+    def _done(self, rows: Rows, model: ModelArtifact, outputs: np.ndarray, figures: dict[str, Any], card: Card) -> Inferred:
+        predicted = predictions(outputs, card)
+        figures["task"] = predicted.task
+        if rows.labels is not None:
+            measured = quality(outputs, rows.labels, card)
+            figures.update({"accuracy" if name == "test_acc" else name: value for name, value in measured.items()})
         result = replace(model, preset=str(figures.get("preset", "")), figures=figures)
         self._report(result)
         return Inferred(rows, predicted, result)
@@ -128,6 +132,12 @@ class DataOwner:
         sizes = {"bytes_up": len(buffer.getvalue()), "bytes_down": len(reply.data)}
         return outputs, {"is_encryption": False, "rows": len(values), "rounds": 1, **sizes, "seconds": {"total": round(seconds, 4)}}
 
+    def _as_input(self, rows: Rows, inputs: Any, card: Card) -> np.ndarray:
+        unused = rows.unused(card.features)
+        if unused:
+            self.tracker.log(f"{len(unused)} columns of the table are not the model's and stay unused: {', '.join(unused[:20])}")
+        return _as_input(rows.ordered(card.features), inputs)
+
     def _report(self, artifact: ModelArtifact) -> None:
         figures = dict(artifact.figures)
         self.tracker.series("round_ms", figures.pop("round_ms", []))
@@ -144,6 +154,14 @@ def read_file(params: InferenceParams) -> Rows:
     if isinstance(rows, dict):
         raise InputError(f"file_inference: {path} holds several arrays, one is expected (.npy)")
     return from_array(rows[: len(rows)], params.num_inference, f"file_inference {path}")
+
+
+def read_card(values: Any) -> Card:
+    """The model's card as a peer gave it; raises ProtocolError when it is none."""
+    try:
+        return Card.of(values)
+    except ModelError as problem:
+        raise ProtocolError(f"the model owner's description is wrong: {problem}") from None
 
 
 def _as_input(rows: Rows, inputs: Any) -> np.ndarray:

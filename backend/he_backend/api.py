@@ -44,14 +44,14 @@ class Model:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What /model/test measured."""
+    """What /model/test measured; test_acc is None of a regression, whose figures have rmse and r2."""
 
     model_id: str
     model_name: str
     model_type: str
     batch_size: int
     is_encryption: bool
-    test_acc: float
+    test_acc: float | None
     seconds: float
     figures: Mapping[str, Any]
     log: str
@@ -121,7 +121,7 @@ class Service:
             model_type=str(_of(data, "model_type")),
             batch_size=int(_of(data, "batch_size")),
             is_encryption=bool(_of(data, "is_enc")),
-            test_acc=float(_of(data, "test_acc")),
+            test_acc=_optional(_of(data, "test_acc")),
             seconds=_seconds(data),
             figures=dict(data.get("figures") or {}),
             log=str(data.get("log", "")),
@@ -311,8 +311,11 @@ def _items(data: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
 
 def _model(data: Mapping[str, Any]) -> Model:
     words = [str(_of(data, name)) for name in ("model_id", "model_name", "model_type")]
-    accuracy = data.get("test_acc")
-    return Model(words[0], words[1], words[2], str(data.get("model_owner", "")), None if accuracy is None else float(accuracy), data)
+    return Model(words[0], words[1], words[2], str(data.get("model_owner", "")), _optional(data.get("test_acc")), data)
+
+
+def _optional(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _record(data: Mapping[str, Any]) -> InferenceRecord:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from he_backend.errors import InputError
-from he_nn.table import accuracy, detail_text, from_array, from_columns, predictions, probabilities, read_detail
+from he_backend.graph.card import accuracy
+from he_nn.table import detail_text, from_array, from_columns, predictions, probabilities, read_detail
 
 IDS = ["b", "a", "c"]
 

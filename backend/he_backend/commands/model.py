@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
 
 from he_backend.commands.options import errors_shown
+from he_backend.errors import InputError
 from he_backend.graph import convert
+from he_backend.graph.card import Card
 from he_backend.server.registry import ModelRecord, Registry, default_root
 
 _registry_option = click.option("--registry", type=click.Path(file_okay=False), default=None, help="Folder; default $HE_NN_HOME/models.")
@@ -25,13 +28,17 @@ def model() -> None:
 @click.option("--type", "model_type", required=True, help="MLP, CNN, … or a name of your own.")
 @click.option("--test", type=click.Path(exists=True, dir_okay=False), help="An .npz with arrays x and y: the model's test rows.")
 @click.option("--owner", default="", help="Who it belongs to.")
+@click.option("--card", type=click.Path(exists=True, dir_okay=False), help="JSON with features, task, classes; else the file's own card.")
 @_registry_option
 @_json_option
-def add(file: str, model_type: str, test: str | None, owner: str, registry: str | None, as_json: bool) -> None:
-    """Register FILE (ONNX), after checking that it can run encrypted."""
+def add(file: str, model_type: str, test: str | None, owner: str, card: str | None, registry: str | None, as_json: bool) -> None:
+    """Register FILE (ONNX), after checking that it can run encrypted and that its card, if any, fits."""
     with errors_shown():
         program = convert(file)
-        record = _open(registry).add(file, model_type, test=test, owner=owner, meta={"rounds": len(program.segments)})
+        found = Card.read(Path(file).read_bytes()) if card is None else Card.of(_read_json(card))
+        found.check(program)
+        meta = {**found.to_dict(), "rounds": len(program.segments)}
+        record = _open(registry).add(file, model_type, test=test, owner=owner, meta=meta)
     click.echo(
         json.dumps(_figures(record)) if as_json else f"registered {record.model_name} ({record.model_id}), {len(program.segments)} rounds"
     )
@@ -78,6 +85,13 @@ def remove(name: str, registry: str | None) -> None:
 
 def _open(folder: str | None) -> Registry:
     return Registry(folder or default_root())
+
+
+def _read_json(path: str) -> Any:
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as problem:
+        raise InputError(f"--card: {path} is not JSON ({problem})") from None
 
 
 def _figures(record: ModelRecord) -> dict[str, Any]:

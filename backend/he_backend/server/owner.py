@@ -18,6 +18,7 @@ from he_backend.ckks.engines import default_engine
 from he_backend.ckks.params import Params
 from he_backend.errors import EngineError, InputError
 from he_backend.graph import Program, Reference
+from he_backend.graph.card import Card, quality
 from he_backend.inference.describe import plan_figures
 from he_backend.inference.plan import PlanSpec, make_plan
 from he_backend.server.models import RegistryModels
@@ -29,11 +30,11 @@ NO_FIGURES: Mapping[str, Any] = {}
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy on test rows from `start_row` on, seconds of the inference itself, and its figures."""
+    """Accuracy on test rows from `start_row` on (None of a regression: its figures have rmse and r2), seconds of the inference itself."""
 
     start_row: int
     rows: int
-    test_acc: float
+    test_acc: float | None
     seconds: float
     figures: Mapping[str, Any]
 
@@ -56,11 +57,12 @@ class Owner:
         return self.measure(self.registry.get(model_name or LATEST, model_type))
 
     def measure(self, record: ModelRecord) -> ModelRecord:
-        """The record with the plain accuracy of its whole test set, if it has one."""
+        """The record with the plain accuracy of its whole test set, if it has one and the network is no regression."""
         if record.test_path is None:
             return record
         x, y = self.registry.test_set(record)
-        return self.registry.set_accuracy(record.model_id, _accuracy(self._reference(record).run(x), y))
+        measured = _quality(self._reference(record).run(x), y, record)
+        return self.registry.set_accuracy(record.model_id, measured["test_acc"]) if "test_acc" in measured else record
 
     def plan(self, record: ModelRecord, params: Params) -> dict[str, Any]:
         """The figures of the plan for one row under a parameter set."""
@@ -82,7 +84,8 @@ class Owner:
         else:
             outputs, figures = simulate(record.model_id, x, params, channel)
             seconds = float(figures["seconds"]["total"])
-        return Evaluation(start, len(x), _accuracy(outputs, y), seconds, figures)
+        measured = _quality(outputs, y, record)
+        return Evaluation(start, len(x), measured.pop("test_acc", None), seconds, {**figures, **measured})
 
     def predict(self, record: ModelRecord, rows: np.ndarray) -> np.ndarray:
         """The plain network's first output for rows [rows, ...]; rows may be flat. Raises InputError when they do not fit."""
@@ -144,5 +147,5 @@ def _as_input(program: Program, rows: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(rows, dtype=spec.dtype).reshape((len(rows), *spec.shape))
 
 
-def _accuracy(outputs: Mapping[str, np.ndarray], labels: np.ndarray) -> float:
-    return float((next(iter(outputs.values())).argmax(axis=-1) == labels).mean())
+def _quality(outputs: Mapping[str, np.ndarray], labels: np.ndarray, record: ModelRecord) -> dict[str, float]:
+    return quality(next(iter(outputs.values())), labels, Card.of(record.meta))
