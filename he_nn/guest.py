@@ -6,7 +6,7 @@ import dataclasses
 import io
 import time
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Dict, Tuple, TypeVar
 
 import numpy as np
 
@@ -17,12 +17,14 @@ from he_backend.graph.card import Card, quality
 
 from . import service
 from .artifact import ModelArtifact, wanted_model
-from .channel import Caller, Channel
+from .channel import Caller, Channel, Message
+from .opening import OpenedLink
 from .params import EvalParams, InferenceParams, LoadParams, Params
 from .roles import Tracker, by_service, find_file, preset_of, round_figures
 from .table import Predictions, Rows, from_array, predictions
 
 Q = TypeVar("Q", EvalParams, InferenceParams)
+Answered = Tuple[ModelArtifact, Card, np.ndarray, Dict[str, Any]]  # the model, what its outputs mean, outputs [rows, ...], figures
 
 
 @dataclass(frozen=True)
@@ -73,15 +75,8 @@ class DataOwner:
         with Caller(channel) as host:  # from here on the host hears of what goes wrong
             model_id, model_type = wanted_model(params.model_id, params.model_type, artifact)
             rows = table if table is not None else read_file(params)
-            answer = host.call("describe", model_id=model_id, model_type=model_type).values
-            model = ModelArtifact.of(answer)
-            card = read_card(answer.get("card", {}))
-            values = self._as_input(rows, answer.get("inputs"), card)
-            self.tracker.log(f"{len(rows)} rows for model {model.model_name}, {'encrypted' if params.is_encryption else 'NOT encrypted'}")
-            if params.is_encryption:
-                outputs, figures = self._encrypted(host, params, model.model_id, values)
-            else:
-                outputs, figures = self._plain(host, model.model_id, values)
+            run = self._encrypted if params.is_encryption else self._plain
+            model, card, outputs, figures = run(host, replace(params, model_id=model_id, model_type=model_type), rows)
         return self._done(rows, replace(model, plan=artifact.plan if artifact else {}), outputs, figures, card)
 
     def _by_service(self, params: InferenceParams, table: Rows | None, artifact: ModelArtifact | None) -> Inferred:
@@ -103,25 +98,28 @@ class DataOwner:
         self._report(result)
         return Inferred(rows, predicted, result)
 
-    def _encrypted(self, host: Caller, params: InferenceParams, model_id: str, values: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+    def _encrypted(self, host: Caller, params: InferenceParams, rows: Rows) -> Answered:
         def progress(at: Any) -> None:
             self.tracker.progress(at.chunk * at.rounds + at.round, at.chunks * at.rounds)
 
+        link = OpenedLink(host)
         with preset_of(params.encryption_parameters, params.is_custom_enc_param) as preset:
-            client = Client(host, preset=preset, progress=progress)
-            task = client.prepare(model_id, len(values))
+            client = Client(link, preset=preset, progress=progress)
+            opening = client.opening(params.model_id, len(rows))
+            model, card, values = self._described(link.describe(opening, **_which(params)), params, rows)
+            task = client.prepare(params.model_id, len(values))
             self.tracker.log("environment test passed: versions, parameters and one known encrypted computation agree")
             result = client.infer(task, values)
-        report = result.report
         self.tracker.progress(1, 1)
-        return result.output, {"is_encryption": True, **round_figures(report)}
+        return model, card, result.output, {"is_encryption": True, **round_figures(result.report)}
 
-    def _plain(self, host: Caller, model_id: str, values: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+    def _plain(self, host: Caller, params: InferenceParams, rows: Rows) -> Answered:
         """Predictions that the host computes on the rows themselves: is_encryption false says that it may see them."""
+        model, card, values = self._described(host.call("describe", **_which(params)), params, rows)
         buffer = io.BytesIO()
         np.save(buffer, values, allow_pickle=False)
         started = time.perf_counter()
-        reply = host.call("plain", buffer.getvalue(), model_id=model_id)
+        reply = host.call("plain", buffer.getvalue(), model_id=model.model_id)
         seconds = time.perf_counter() - started
         try:
             outputs = np.load(io.BytesIO(reply.data), allow_pickle=False)
@@ -130,7 +128,15 @@ class DataOwner:
         if outputs.shape[:1] != (len(values),):
             raise ProtocolError(f"the host gave predictions for {outputs.shape[:1]} rows, {len(values)} were asked for")
         sizes = {"bytes_up": len(buffer.getvalue()), "bytes_down": len(reply.data)}
-        return outputs, {"is_encryption": False, "rows": len(values), "rounds": 1, **sizes, "seconds": {"total": round(seconds, 4)}}
+        figures = {"is_encryption": False, "rows": len(values), "rounds": 1, **sizes, "seconds": {"total": round(seconds, 4)}}
+        return model, card, outputs, figures
+
+    def _described(self, answer: Message, params: InferenceParams, rows: Rows) -> tuple[ModelArtifact, Card, np.ndarray]:
+        """The model, its card, and the rows as it takes them."""
+        model, card = ModelArtifact.of(answer.values), read_card(answer.values.get("card", {}))
+        how = "encrypted" if params.is_encryption else "NOT encrypted"
+        self.tracker.log(f"{len(rows)} rows for model {model.model_name}, {how}")
+        return model, card, self._as_input(rows, answer.values.get("inputs"), card)
 
     def _as_input(self, rows: Rows, inputs: Any, card: Card) -> np.ndarray:
         unused = rows.unused(card.features)
@@ -173,6 +179,10 @@ def _as_input(rows: Rows, inputs: Any) -> np.ndarray:
     except (KeyError, TypeError, ValueError):
         raise ProtocolError("the host's description of the model's input is not one") from None
     return rows.as_input(shape, dtype)
+
+
+def _which(params: InferenceParams) -> dict[str, Any]:
+    return {"model_id": params.model_id, "model_type": params.model_type}
 
 
 def _values(params: Params) -> dict[str, Any]:

@@ -17,12 +17,13 @@ from he_backend.graph import Program, Reference, convert
 from he_backend.graph.card import Card, quality
 from he_backend.inference.describe import plan_figures
 from he_backend.inference.plan import PlanSpec, make_plan
-from he_backend.server.models import RegistryModels
+from he_backend.server.models import Model, RegistryModels
 from he_backend.server.registry import ModelRecord, Registry
 from he_backend.server.service import CipherService
 
 from .artifact import LATEST, ModelArtifact
 from .channel import Channel, Message, answer
+from .opening import answer_calls
 from .params import EvalParams, InferenceParams, LoadParams, Params
 from .roles import Tracker, by_service, preset_of, round_figures
 
@@ -71,18 +72,19 @@ class ModelOwner:
         """Answers a guest's he-nn-inference: plans and rounds on ciphertexts, or plain rows where both sides say is_encryption false."""
         if by_service(params):
             return self._idle(params)
-        models = RegistryModels(self.registry)
+        models = _JobModels(RegistryModels(self.registry))
         service = CipherService(models)
-        used: list[ModelRecord] = []
         traffic = {"calls": 0, "bytes_in": 0, "bytes_out": 0}
 
         def describe(request: Message) -> Message:
-            record = self.registry.get(str(request.values.get("model_id")), str(request.values.get("model_type")))
-            used[:] = [record]
+            asked = str(request.values.get("model_id"))
+            record = self.registry.get(asked, str(request.values.get("model_type")))
+            models.settle(asked, record)
             program = models.find(record.model_id).program
             inputs = [{"name": spec.name, "shape": list(spec.shape), "dtype": spec.dtype} for spec in program.inputs]
             card = Card.of(record.meta).to_dict()
-            return Message({**self._artifact(record, params.encryption_parameters).to_dict(), "inputs": inputs, "card": card})
+            described = {**self._artifact(record, params.encryption_parameters).to_dict(), "inputs": inputs, "card": card}
+            return Message(described, answer_calls(request.data, frames))
 
         def plain(request: Message) -> Message:
             if params.is_encryption:
@@ -100,7 +102,7 @@ class ModelOwner:
                 yield frame
 
         answer(channel, {"describe": describe, "plain": plain}, frames)
-        artifact = self._artifact(_last(used), params.encryption_parameters)
+        artifact = self._artifact(_last([] if models.record is None else [models.record]), params.encryption_parameters)
         self.tracker.summary({"model_name": artifact.model_name, "model_type": artifact.model_type, **traffic})
         return replace(artifact, figures=dict(traffic))
 
@@ -189,6 +191,23 @@ class ModelOwner:
 
     def _artifact(self, record: ModelRecord, preset: str) -> ModelArtifact:
         return ModelArtifact(record.model_id, record.model_name, record.model_type, preset, record.test_acc)
+
+
+class _JobModels:
+    """The registry's models for one inference: once `describe` has told which one, the guest's word for it means this model alone."""
+
+    def __init__(self, models: RegistryModels) -> None:
+        self._models = models
+        self._asked = ""
+        self.record: ModelRecord | None = None
+
+    def settle(self, asked: str, record: ModelRecord) -> None:
+        """From here on `asked` means `record`, whatever is bound meanwhile."""
+        self._asked, self.record = asked, record
+
+    def find(self, model: str) -> Model:
+        """The model; raises NotFoundError naming what there is."""
+        return self._models.find(self.record.model_id if self.record is not None and model == self._asked else model)
 
 
 def _last(found: list[T]) -> T:
