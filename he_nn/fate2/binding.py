@@ -18,7 +18,11 @@ TEST_SET = "test_set"  # how FATE 2.2 marks predictions of a trained model
 
 
 class FateChannel:
-    """Objects of bytes over the task's federation, whatever carries it. A name is used once for each direction, hence the counters."""
+    """Objects of bytes over the task's federation, whatever carries it.
+
+    A name keeps its queue where a message broker carries the objects, and making one takes several requests; so there is one name for each
+    direction, and the objects are told apart by the index of their context, as FATE's own iterations are.
+    """
 
     def __init__(self, context: Any, is_guest: bool) -> None:
         self._context, self._is_guest = context.sub_ctx("he_nn"), is_guest
@@ -27,20 +31,21 @@ class FateChannel:
 
     def send(self, data: bytes) -> None:
         """Hands an object to the federation; FATE slices large ones itself."""
-        self._peer().put(f"{self._names[0]}_{self._sent}", data)
+        self._peer(self._sent).put(self._names[0], data)
         self._sent += 1
 
     def receive(self) -> bytes:
         """The peer's next object."""
-        data: bytes = self._peer().get(f"{self._names[1]}_{self._received}")
+        data: bytes = self._peer(self._received).get(self._names[1])
         self._received += 1
         return data
 
-    def _peer(self) -> Any:
-        """The other party. A job that goes through a service has none, and never asks."""
+    def _peer(self, index: int) -> Any:
+        """The other party, for the object of that number. A job that goes through a service has none, and never asks."""
+        context = self._context.indexed_ctx(index)
         if not self._is_guest:
-            return self._context.guest
-        hosts = self._context.hosts
+            return context.guest
+        hosts = context.hosts
         if len(hosts) != 1:
             raise ParameterError(f"the job has {len(hosts)} host parties; embedded mode takes one model owner")
         return hosts[0]
