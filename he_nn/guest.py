@@ -23,6 +23,7 @@ from .params import EvalParams, InferenceParams, LoadParams, Params
 from .roles import Tracker, by_service, find_file, preset_of, round_figures
 from .table import Predictions, Rows, from_array, predictions
 
+MOST_ROUNDS_SHOWN = 40
 Q = TypeVar("Q", EvalParams, InferenceParams)
 Answered = Tuple[ModelArtifact, Card, np.ndarray, Dict[str, Any]]  # the model, what its outputs mean, outputs [rows, ...], figures
 
@@ -145,10 +146,14 @@ class DataOwner:
         return _as_input(rows.ordered(card.features), inputs)
 
     def _report(self, artifact: ModelArtifact) -> None:
+        """The figures as series and as one flat summary; a summary lists the rounds one by one while they are few."""
         figures = dict(artifact.figures)
-        self.tracker.series("round_ms", figures.pop("round_ms", []))
+        round_ms = figures.pop("round_ms", [])
+        self.tracker.series("round_ms", round_ms)
         seconds = figures.pop("seconds", {})
         flat = {**figures, **{f"seconds_{name}": value for name, value in seconds.items()}}
+        if len(round_ms) <= MOST_ROUNDS_SHOWN:
+            flat.update({f"round_{index + 1}_ms": value for index, value in enumerate(round_ms)})
         self.tracker.summary({**_words(artifact), **_short(flat)})
 
 

@@ -52,7 +52,12 @@ class FateChannel:
 
 
 class FateTracker:
-    """Reports to the task's log and, live, to FATE Flow's metrics, where FATE-Board reads them."""
+    """Reports to the task's log and, live, to FATE Flow's metrics, where FATE-Board reads them.
+
+    FATE-Board 2.x draws two things of a component that it does not know: a metric named `summary`, as a table with a line for each entry,
+    and all metrics whose type contains `loss`, as one chart with the title Loss. Hence the type of `progress`: it is what a user wants to
+    see while the task runs.
+    """
 
     def __init__(self, context: Any) -> None:
         self._context = context
@@ -63,10 +68,10 @@ class FateTracker:
         logger.info(text)
 
     def progress(self, done: int, total: int) -> None:
-        """A point of the metric `progress`, in percent."""
+        """A point of the curve `progress`, in percent."""
         percent = 100.0 * done / max(1, total)
         logger.info("%.0f%% done", percent)
-        self._context.sub_ctx("progress").indexed_ctx(self._steps).metrics.log_scalar("progress", percent)
+        self._context.sub_ctx("progress").indexed_ctx(self._steps).metrics.log_loss("progress", percent)
         self._steps += 1
 
     def series(self, name: str, values: Sequence[float]) -> None:
