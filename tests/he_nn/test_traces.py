@@ -15,7 +15,8 @@ WATCH = {"on": False, "written": []}
 
 
 def _hook(event, arguments):
-    if WATCH["on"] and event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING:
+    by_name = event == "open" and not isinstance(arguments[0], int)  # a number is a file that was opened by name before
+    if WATCH["on"] and by_name and isinstance(arguments[2], int) and arguments[2] & WRITING:
         WATCH["written"].append(str(arguments[0]))
 
 
