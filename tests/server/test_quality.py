@@ -42,7 +42,7 @@ def test_a_classifier_is_measured_by_the_labels_of_its_card(tmp_path):
 
 
 def test_the_service_tells_the_card_and_measures_by_it(tmp_path):
-    record, model = add(Registry(tmp_path / "models"), regression)
+    record, _ = add(Registry(tmp_path / "models"), regression)
     service = processes.server(tmp_path)
     try:
         server = HEServer(service.http)
