@@ -25,7 +25,7 @@ from he_backend.inference.describe import size_text
 from ..translate import read_job, to_dag
 from .broker import MISSING, Broker, binary
 from .crossing import Crossing, inspect, row_needles
-from .demo import EXAMPLE, GUEST, HOST, TOP, Comparison, adapt, compare, figures, follow, upload
+from .demo import EXAMPLE, GUEST, HOST, TOP, Comparison, adapt, compare, figures, follow, in_process_seconds, upload
 from .flow import Flow
 from .standalone import Federation, Standalone, free_ports
 from .wires import Relay, Router
@@ -138,9 +138,10 @@ def _run(options: argparse.Namespace, started: float) -> int:
         compared = compare(sites.guest.output_table(job_id, *GUEST, "he_nn_inference_0"), network, x, y)
         inferred = figures(sites.guest, job_id, *GUEST, "he_nn_inference_0")
         crossing = inspect(sites.recordings(), needles)
-        kept = {"job_id": job_id, "seconds": round(seconds, 1), "comparison": asdict(compared), "inference": inferred}
+        kept: dict[str, Any] = {"job_id": job_id, "seconds": round(seconds, 1), "comparison": asdict(compared), "inference": inferred}
         kept["crossing"] = asdict(crossing)
-        _report(compared, inferred, crossing, len(x))
+        kept["in_process_seconds"] = in_process_seconds(network, x, options.preset)
+        _report(compared, inferred, crossing, len(x), kept["in_process_seconds"])
         control = _control(sites, job, needles, started) if options.control else None
         if control is not None:
             kept["control"] = asdict(control)
@@ -164,7 +165,7 @@ def _control(sites: Sites, job: Any, needles: Sequence[bytes], started: float) -
     return inspect(sites.recordings(), needles)
 
 
-def _report(compared: Comparison, inferred: dict[str, Any], crossing: Crossing, rows: int) -> None:
+def _report(compared: Comparison, inferred: dict[str, Any], crossing: Crossing, rows: int, within: float) -> None:
     seconds = [f"{name} {inferred[f'seconds_{name}']:.3f}" for name in ("encrypt", "server", "decrypt", "step", "wire")]
     for line in (
         "",
@@ -172,6 +173,7 @@ def _report(compared: Comparison, inferred: dict[str, Any], crossing: Crossing, 
         f"                 agreement with ONNX Runtime {compared.agreement:.2%}, "
         f"largest error of a probability {compared.max_abs_error:.1e}",
         f"inference        {inferred['seconds_total']:.3f} s in {inferred['rounds']} rounds ({', '.join(seconds)})",
+        f"                 the same in one process, without FATE: {within:.3f} s",
         f"traffic          {size_text(inferred['bytes_up'])} up, {size_text(inferred['bytes_down'])} down",
         f"crossed          {size_text(crossing.bytes)} between the sites, {crossing.random_share:.0%} of it looks random",
         f"                 {crossing.found} of {crossing.needles} searched pieces of the guest's rows were found in it",

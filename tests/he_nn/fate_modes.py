@@ -43,16 +43,23 @@ def upload(flow, home, names):
     say("upload", seconds=time.monotonic() - started)
 
 
-def credit(flow):
-    """The conf and dsl of FATE 1.x, translated: load, eval, inference, Evaluation."""
+def credit(flow, home):
+    """The conf and dsl of FATE 1.x, translated: load, eval, inference under custom_enc_param.json from beside the dsl file, Evaluation."""
     started = time.monotonic()
-    job = read_job(str(EXAMPLES / "he_nn_credit_conf.json"), str(EXAMPLES / "he_nn_credit_dsl.json"))
+    files = [home / f"he_nn_credit_{part}.json" for part in ("conf", "dsl")]
+    for path in files:
+        path.write_text((EXAMPLES / path.name).read_text())
+    (home / "custom_enc_param.json").write_text(json.dumps(CUSTOM))
+    conf = json.loads(files[0].read_text())
+    conf["component_parameters"]["common"]["he_nn_inference_0"]["is_custom_enc_param"] = True
+    files[0].write_text(json.dumps(conf))
+    job = read_job(*map(str, files))
     he_tasks = [f"he_nn_{name}_0" for name in ("load", "eval", "inference")]
     result("credit", flow, flow.submit(to_dag(job)), started, ["he_nn_inference_0"], he_tasks, ["evaluation_0"])
 
 
 def vehicle(flow):
-    """The same with the pipeline API, and parameters of the user's own."""
+    """Load, inference and Evaluation by the pipeline API."""
     from fate_client.pipeline import FateFlowPipeline
     from fate_client.pipeline.components.fate import Evaluation
     from fate_client.pipeline.conf.env_config import FlowConfig
@@ -69,8 +76,7 @@ def vehicle(flow):
         model_type="Vehicle",
         server_url="",
         is_encryption=True,
-        encryption_parameters=json.dumps(CUSTOM),
-        is_custom_enc_param=True,
+        encryption_parameters="N12_L4",
         input_data=DataWarehouseChannel(name="vehicle_scale_homo_guest", namespace="experiment", parties={"guest": GUEST[1]}),
         input_model=load.outputs["output_model"],
     )
@@ -167,7 +173,7 @@ def main():
     np.save(home / "vehicle.npy", np.loadtxt(home / "vehicle_scale_homo_guest.csv", delimiter=",", skiprows=1)[:60, 2:].astype(np.float32))
     with Standalone(home, {"HE_NN_HOME": str(home)}) as flow:
         upload(flow, home, ["default_credit_homo_guest", "vehicle_scale_homo_guest"])
-        credit(flow)
+        credit(flow, home)
         vehicle(flow)
         services(flow, home, server, client)
         killed(flow, home)

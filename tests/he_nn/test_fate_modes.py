@@ -97,9 +97,11 @@ def test_credit_default_is_predicted_encrypted_and_evaluated_by_fate(checks, hom
     assert [table[row["id"]]["label"] for row in rows] == [row["y"] for row in rows]
     assert set(read_detail(table[rows[0]["id"]]["predict_detail"])) == {"0", "1"}
     assert evaluated(check)["auc"] > 0.7
+    presets = [metric(check, f"he_nn_{name}_0", "summary")[0]["data"]["preset"] for name in ("load", "eval", "inference")]
+    assert presets == ["N13_L8", "N12_L4", "custom_enc_param"]  # the last from the file beside the dsl
 
 
-def test_a_vehicle_is_predicted_by_a_job_of_the_pipeline_api_under_custom_parameters(checks, home):
+def test_a_vehicle_is_predicted_by_a_job_of_the_pipeline_api(checks, home):
     check = checks["vehicle"]
     assert check["status"] == "success", check["failures"]
     rows = uploaded(home, "vehicle_scale_homo_guest")
@@ -109,7 +111,7 @@ def test_a_vehicle_is_predicted_by_a_job_of_the_pipeline_api_under_custom_parame
     agreement = np.mean([int(table[row["id"]]["predict_result"]) == label for row, label in zip(rows, due)])
     assert agreement > 0.99
     summary = metric(check, "he_nn_inference_0", "summary")[0]["data"]
-    assert summary["preset"] == "custom_enc_param" and summary["task"] == "multi" and summary["is_encryption"] is True
+    assert summary["preset"] == "N12_L4" and summary["task"] == "multi" and summary["is_encryption"] is True
     assert evaluated(check)["multi_accuracy"] == pytest.approx(summary["accuracy"])
 
 
