@@ -137,13 +137,7 @@ class DataOwner:
         model, card = ModelArtifact.of(answer.values), read_card(answer.values.get("card", {}))
         how = "encrypted" if params.is_encryption else "NOT encrypted"
         self.tracker.log(f"{len(rows)} rows for model {model.model_name}, {how}")
-        return model, card, self._as_input(rows, answer.values.get("inputs"), card)
-
-    def _as_input(self, rows: Rows, inputs: Any, card: Card) -> np.ndarray:
-        unused = rows.unused(card.features)
-        if unused:
-            self.tracker.log(f"{len(unused)} columns of the table are not the model's and stay unused: {', '.join(unused[:20])}")
-        return _as_input(rows.ordered(card.features), inputs)
+        return model, card, _as_input(rows.matched(card.features, self.tracker.log), answer.values.get("inputs"))
 
     def _report(self, artifact: ModelArtifact) -> None:
         """The figures as series and as one flat summary; a summary lists the rounds one by one while they are few."""

@@ -59,10 +59,7 @@ def infer(params: InferenceParams, rows: Rows, tracker: Tracker) -> Served:
     service = HEClient(params.client_url, params.server_url) if params.client else HEServer(params.server_url)
     found = service.find(params.model_type, params.model_id)
     params, card = replace(params, model_id=found.model_id), _card(found)
-    unused = rows.unused(card.features)
-    if unused:
-        tracker.log(f"{len(unused)} columns of the table are not the model's and stay unused: {', '.join(unused[:20])}")
-    rows = rows.ordered(card.features)
+    rows = rows.matched(card.features, tracker.log)
     if isinstance(service, HEClient):
         return _by_client_service(service, params, rows, tracker, card)
     if not params.is_encryption:

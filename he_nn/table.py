@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
-from typing import Any, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -28,27 +28,22 @@ class Rows:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def ordered(self, features: Sequence[str]) -> Rows:
+    def matched(self, features: Sequence[str], log: Callable[[str], None]) -> Rows:
         """The rows with the columns that a model names, in its order; as they are when it names none, or they come from a file.
 
-        Raises InputError naming columns that the table lacks.
+        Columns that the model does not take are told to `log`. Raises InputError naming columns that the table lacks.
         """
         if not features or not self.columns:
             return self
         place = {name: index for index, name in enumerate(self.columns)}
         missing = [name for name in features if name not in place]
         if missing:
-            more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
-            raise InputError(
-                f"the table lacks {len(missing)} of the {len(features)} columns that the model takes: "
-                + ", ".join(missing[:MOST_NAMED])
-                + more
-            )
+            raise InputError(f"the table lacks {len(missing)} of the {len(features)} columns that the model takes: {_listed(missing)}")
+        wanted = set(features)
+        unused = [name for name in self.columns if name not in wanted]
+        if unused:
+            log(f"{len(unused)} columns of the table are not the model's and stay unused: {_listed(unused)}")
         return replace(self, values=self.values[:, [place[name] for name in features]], columns=tuple(features))
-
-    def unused(self, features: Sequence[str]) -> list[str]:
-        """The columns that a model which names its features does not take."""
-        return [name for name in self.columns if name not in set(features)] if features else []
 
     def as_input(self, shape: Sequence[int], dtype: str) -> np.ndarray:
         """The rows as a model takes them: [rows, *shape] of the input's type. Raises InputError when they do not fit."""
@@ -83,8 +78,7 @@ def from_columns(ids: Sequence[Any], columns: Mapping[str, Any], labels: Any = N
             bad.append(f"{name} ({len(array)} values for {len(ids)} rows)")
         arrays.append(array)
     if bad:
-        more = f" and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else ""
-        raise InputError(f"the table cannot be used: column {', '.join(bad[:MOST_NAMED])}{more}; fill or drop these before he-nn-inference")
+        raise InputError(f"the table cannot be used: column {_listed(bad)}; fill or drop these before he-nn-inference")
     label_array = None if labels is None else np.asarray(labels)
     return Rows(tuple(ids), np.stack(arrays, axis=1), tuple(columns), tuple(match_ids), label_array)
 
@@ -103,6 +97,11 @@ def from_array(array: np.ndarray, count: int, source: str) -> Rows:
             raise InputError(f"{source}: {bad} of {count} rows have NaN or infinity; mend or leave out these rows")
     numbers = tuple(str(index) for index in range(count))
     return Rows(numbers, values, (), numbers)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
 
 
 def _numbers(column: Any) -> tuple[np.ndarray, str]:

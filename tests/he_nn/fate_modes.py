@@ -55,7 +55,20 @@ def credit(flow, home):
     files[0].write_text(json.dumps(conf))
     job = read_job(*map(str, files))
     he_tasks = [f"he_nn_{name}_0" for name in ("load", "eval", "inference")]
-    result("credit", flow, flow.submit(to_dag(job)), started, ["he_nn_inference_0"], he_tasks, ["evaluation_0"])
+    job_id = flow.submit(to_dag(job))
+    result("credit", flow, job_id, started, ["he_nn_inference_0"], he_tasks, ["evaluation_0"])
+    board(flow, job_id, "he_nn_inference_0")
+
+
+def board(flow, job_id, task):
+    """What FATE-Board asks FATE Flow about a task, besides the metrics themselves."""
+    which = {"job_id": job_id, "role": GUEST[0], "party_id": GUEST[1], "task_name": task}
+    say(
+        "board",
+        keys=flow._get("output/metric/key/query", **which)["data"],
+        display=flow._get("output/data/display", **which)["output_data"],
+        log=[line["content"] for line in flow._get("log/query", log_type="task_info", **which)["data"]],
+    )
 
 
 def vehicle(flow):

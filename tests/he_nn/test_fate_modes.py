@@ -132,6 +132,15 @@ def test_the_board_finds_a_table_and_a_curve(checks):
     assert host["calls"] == summary["rounds"] + 3 and "accuracy" not in host
 
 
+def test_the_boards_other_questions_are_answered(checks):
+    found = checks["board"]
+
+    assert {"summary", "progress", "round_ms"} <= {key["name"] for key in found["keys"]}
+    (table,) = found["display"]
+    assert len(table["data"]) >= 100 and all("'0': " in str(row) for row in table["data"])
+    assert any("environment test passed" in line for line in found["log"]) and any("100% done" in line for line in found["log"])
+
+
 def test_the_services_take_the_hosts_place(checks, home):
     check = checks["services"]
     assert check["status"] == "success", check["failures"]
