@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from he_backend.errors import ModelError
+from he_backend.errors import InputError, ModelError
 from he_backend.graph import convert
 from he_backend.graph.card import Card, accuracy, chances, quality
 
@@ -119,3 +119,8 @@ def test_the_quality_of_a_regression_is_no_accuracy():
     assert measured["rmse"] == pytest.approx((4 / 3) ** 0.5)
     assert measured["r2"] == pytest.approx(1 - (4 / 3) / np.var([1.0, 2.0, 5.0]))
     assert quality(np.array([[0.0, 1.0]]), [1], Card()) == {"test_acc": 1.0}
+
+
+def test_words_are_no_labels_of_a_regression():
+    with pytest.raises(InputError, match="the labels are words"):
+        quality(np.array([[1.0], [2.0]]), ["low", "high"], Card())

@@ -13,7 +13,7 @@ from typing import Any, Mapping, Sequence, Union
 import numpy as np
 import onnx
 
-from he_backend.errors import ModelError
+from he_backend.errors import InputError, ModelError
 from he_backend.graph.program import Program
 
 TASKS = ("binary", "multi", "regression")
@@ -133,11 +133,18 @@ def accuracy(predicted: Any, labels: Any) -> float:
 
 
 def quality(outputs: np.ndarray, labels: Any, card: Card) -> dict[str, float]:
-    """How good outputs are: {"test_acc"} of a classifier; of a regression {"rmse", "r2"} (root mean squared error, variance explained)."""
+    """How good outputs are: {"test_acc"} of a classifier; of a regression {"rmse", "r2"} (root mean squared error, variance explained).
+
+    Raises InputError for a regression's labels that are no numbers.
+    """
     predicted = card.labels_of(outputs)
     if predicted is not None:
         return {"test_acc": accuracy(predicted, labels)}
-    due, got = np.asarray(labels, np.float64).reshape(-1), np.asarray(outputs, np.float64).reshape(-1)
+    try:
+        due = np.asarray(labels, np.float64).reshape(-1)
+    except (TypeError, ValueError):
+        raise InputError("the labels are words, and the model's prediction is a number; leave the label column out") from None
+    got = np.asarray(outputs, np.float64).reshape(-1)
     squared = float(((got - due) ** 2).mean())
     spread = float(due.var())
     return {"rmse": squared**0.5, **({"r2": 1.0 - squared / spread} if spread > 0 else {})}
