@@ -16,7 +16,7 @@ from he_nn.fate2.demo import GUEST, HOST
 from he_nn.fate2.flow import FINISHED
 from he_nn.fate2.standalone import Standalone
 from he_nn.translate import Job, read_job, to_dag
-from tests.he_nn.fate_checks import example, say, workers
+from tests.he_nn.fate_checks import ended, example, say, workers
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "dsl_examples"
 META = {"delimiter": ",", "dtype": "float32", "label_name": "y", "label_type": "int64", "match_id_name": "id"}
@@ -151,9 +151,7 @@ def killed(flow, home):
     for pid in host_workers(home):
         os.kill(pid, signal.SIGKILL)
     status = flow.follow(job_id, lambda task: None, timeout_s=90)
-    while workers(home) and time.monotonic() < started + 60:
-        time.sleep(0.2)
-    seconds = time.monotonic() - started
+    seconds = ended(home, started)
     states = {task["role"]: task["status"] for task in flow.tasks(job_id)}
     say("killed", status=status, states=states, failures=flow.failures(job_id), workers=workers(home), seconds=seconds)
 
