@@ -6,7 +6,7 @@ import dataclasses
 import io
 import time
 from dataclasses import dataclass, replace
-from typing import Any, Dict, Tuple, TypeVar
+from typing import Any, Callable, Dict, Tuple, TypeVar, Union
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from he_backend.graph.card import Card, quality
 
 from . import service
 from .artifact import ModelArtifact, wanted_model
-from .channel import Caller, Channel, Message
+from .channel import Caller, Channel, Message, OwnRowsError
 from .opening import OpenedLink
 from .params import EvalParams, InferenceParams, LoadParams, Params
 from .roles import Tracker, by_service, find_file, preset_of, round_figures
@@ -25,6 +25,7 @@ from .table import Predictions, Rows, from_array, predictions
 
 MOST_ROUNDS_SHOWN = 40
 Q = TypeVar("Q", EvalParams, InferenceParams)
+Table = Union[Rows, Callable[[], Rows], None]
 Answered = Tuple[ModelArtifact, Card, np.ndarray, Dict[str, Any]]  # the model, what its outputs mean, outputs [rows, ...], figures
 
 
@@ -67,22 +68,23 @@ class DataOwner:
         self._report(result)
         return result
 
-    def infer(
-        self, channel: Channel, params: InferenceParams, table: Rows | None = None, artifact: ModelArtifact | None = None
-    ) -> Inferred:
-        """Predictions of the table's rows, or of the first num_inference rows of the file, in order."""
+    def infer(self, channel: Channel, params: InferenceParams, table: Table = None, artifact: ModelArtifact | None = None) -> Inferred:
+        """Predictions of the table's rows, or of the first num_inference rows of the file, in order.
+
+        A table may come as a callable that reads it: what is wrong with it then ends the host's side too, with the reason.
+        """
         if by_service(params):
             return self._by_service(params, table, artifact)
         with Caller(channel) as host:  # from here on the host hears of what goes wrong
             model_id, model_type = wanted_model(params.model_id, params.model_type, artifact)
-            rows = table if table is not None else read_file(params)
+            rows = _read(table, params)
             run = self._encrypted if params.is_encryption else self._plain
             model, card, outputs, figures = run(host, replace(params, model_id=model_id, model_type=model_type), rows)
         return self._done(rows, replace(model, plan=artifact.plan if artifact else {}), outputs, figures, card)
 
-    def _by_service(self, params: InferenceParams, table: Rows | None, artifact: ModelArtifact | None) -> Inferred:
+    def _by_service(self, params: InferenceParams, table: Table, artifact: ModelArtifact | None) -> Inferred:
         model_id, model_type = wanted_model(params.model_id, params.model_type, artifact)
-        rows = table if table is not None else read_file(params)
+        rows = _read(table, params)
         how = "encrypted" if params.is_encryption else "NOT encrypted"
         self.tracker.log(f"{len(rows)} rows for {model_type} model {model_id} of {params.server_url}, {how}")
         done = service.infer(_with_custom_text(replace(params, model_id=model_id, model_type=model_type)), rows, self.tracker)
@@ -149,6 +151,16 @@ class DataOwner:
         if len(round_ms) <= MOST_ROUNDS_SHOWN:
             flat.update({f"round_{index + 1}_ms": value for index, value in enumerate(round_ms)})
         self.tracker.summary({**_words(artifact), **_short(flat)})
+
+
+def _read(table: Table, params: InferenceParams) -> Rows:
+    """The rows; raises OwnRowsError when they cannot be used."""
+    try:
+        if table is None:
+            return read_file(params)
+        return table() if callable(table) else table
+    except InputError as problem:
+        raise OwnRowsError(str(problem)) from None
 
 
 def read_file(params: InferenceParams) -> Rows:

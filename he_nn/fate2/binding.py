@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import Any, Mapping, Sequence
 
@@ -108,7 +109,8 @@ def infer(ctx: Any, role: Any, values: Mapping[str, Any], input_data: Any, input
         output_model.write(owner.infer(channel, params).to_dict())
         return
     frame = None if input_data is None else input_data.read()
-    done = owner.infer(channel, params, None if frame is None else rows_of(frame), _artifact(input_model))
+    table = None if frame is None else functools.partial(rows_of, frame)
+    done = owner.infer(channel, params, table, _artifact(input_model))
     output_data.write(prediction_frame(ctx, done, frame))
     output_model.write(done.artifact.to_dict())
 
