@@ -52,7 +52,7 @@ FrameHandler = Callable[[Iterator[bytes]], Iterator[bytes]]
 
 
 class OwnRowsError(InputError):
-    """What is wrong with the guest's rows. Names of its columns and files stay with it: the host hears only that the rows cannot be used."""
+    """What is wrong with the guest's rows. Names of its columns and files stay with it: the host hears only that they cannot be used."""
 
     told = "the guest's rows cannot be used; the guest's own log says why"
 
