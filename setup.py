@@ -118,7 +118,7 @@ setup(
     package_data={
         "he_backend": ["py.typed", "web/static/*", "zoo/weights/*.onnx", "zoo/weights/*.json"],
         "he_backend.conf": ["*.json"],
-        "he_nn": ["py.typed"],
+        "he_nn": ["py.typed", "fate2/component_define/*.yaml"],
     },
     ext_modules=native_extension(),
     cmdclass={"build_ext": BuildNative},

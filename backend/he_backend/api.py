@@ -48,14 +48,14 @@ class Model:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What /model/test measured."""
+    """What /model/test measured; test_acc is None of a regression, whose figures have rmse and r2."""
 
     model_id: str
     model_name: str
     model_type: str
     batch_size: int
     is_encryption: bool
-    test_acc: float
+    test_acc: float | None
     seconds: float
     figures: Mapping[str, Any]
     log: str
@@ -136,7 +136,7 @@ class Service:
             model_type=str(_of(data, "model_type")),
             batch_size=int(_number(data, "batch_size")),
             is_encryption=bool(_of(data, "is_enc")),
-            test_acc=_number(data, "test_acc"),
+            test_acc=_optional(data, "test_acc"),
             seconds=_seconds(data),
             figures=_figures(data),
             log=str(data.get("log", "")),
@@ -348,8 +348,7 @@ def _items(data: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
 
 def _model(data: Mapping[str, Any]) -> Model:
     words = [str(_of(data, name)) for name in ("model_id", "model_name", "model_type")]
-    accuracy = None if data.get("test_acc") is None else _number(data, "test_acc")
-    return Model(words[0], words[1], words[2], str(data.get("model_owner", "")), accuracy, data)
+    return Model(words[0], words[1], words[2], str(data.get("model_owner", "")), _optional(data, "test_acc"), data)
 
 
 def _record(data: Mapping[str, Any]) -> InferenceRecord:
@@ -374,6 +373,10 @@ def _inference(data: Mapping[str, Any]) -> Inference:
         _figures(data),
         str(data.get("log", "")),
     )
+
+
+def _optional(data: Mapping[str, Any], name: str) -> float | None:
+    return None if data.get(name) is None else _number(data, name)
 
 
 def _number(data: Mapping[str, Any], name: str) -> float:

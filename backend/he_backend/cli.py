@@ -17,6 +17,7 @@ _COMMANDS = {
     "plan": ("he_backend.commands.plan", "plan"),
     "eval": ("he_backend.commands.evaluate", "eval_command"),
     "train": ("he_backend.zoo.cli", "train"),
+    "train-table": ("he_backend.commands.train_table", "train_table_command"),
     "model": ("he_backend.commands.model", "model"),
     "bench": ("he_backend.commands.bench", "bench"),
     "serve": ("he_backend.commands.serve", "serve"),

@@ -298,6 +298,18 @@ def test_a_table_of_another_width_ends_both_sides(site, columns, reason):
     assert isinstance(site.host_error, InputError)
 
 
+def test_a_table_that_cannot_be_used_ends_both_sides_and_its_columns_stay_with_the_guest(site):
+    site.load()
+
+    def read():
+        return from_columns(["a", "b"], {"salary": [1.0, None], "x1": [1.0, 2.0]})
+
+    with pytest.raises(InputError, match=r"column salary \(1 missing\)"):
+        site.run("infer", inference(), read)
+    assert isinstance(site.host_error, InputError) and "the guest's rows cannot be used" in str(site.host_error)
+    assert not any(b"salary" in data for data in site.guest_pipe.sent)
+
+
 def test_a_missing_file_is_told_with_its_field(site):
     site.load()
 

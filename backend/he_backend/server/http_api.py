@@ -9,7 +9,7 @@ from typing import Any, Mapping, Sequence
 from fastapi import FastAPI
 
 from he_backend.errors import ParameterError
-from he_backend.server.owner import Owner
+from he_backend.server.owner import Evaluation, Owner
 from he_backend.server.registry import ModelRecord
 from he_backend.version import VERSION
 from he_backend.web import model_fields as fields
@@ -98,7 +98,7 @@ class ServerApi(InferenceOperations):
                 "test_acc": done.test_acc,
                 "time_cost": fields.seconds_text(done.seconds),
                 "figures": dict(done.figures),
-                "log": f"{done.rows} test rows from row {done.start_row} on, {how}: accuracy {done.test_acc:.4f}",
+                "log": f"{done.rows} test rows from row {done.start_row} on, {how}: {_measured(done)}",
             }
 
         return self.watch.run(self.tasks, work)
@@ -136,6 +136,12 @@ class ServerApi(InferenceOperations):
             return Outcome(outputs, seconds, {"rows": len(rows), "seconds": {"total": round(seconds, 4)}}, log)
 
         return self.start(what, work, wait)
+
+
+def _measured(done: Evaluation) -> str:
+    if done.test_acc is not None:
+        return f"accuracy {done.test_acc:.4f}"
+    return ", ".join(f"{name} {done.figures[name]:.4f}" for name in ("rmse", "r2") if name in done.figures)
 
 
 def _words(record: ModelRecord) -> dict[str, Any]:

@@ -20,10 +20,12 @@ from he_backend.ckks.engines import default_engine
 from he_backend.ckks.params import Params
 from he_backend.errors import EngineError, InputError, NotFoundError
 from he_backend.graph import Program, Reference
+from he_backend.graph.card import Card
 from he_backend.graph.program import summarise
+from he_backend.graph.quality import quality
 from he_backend.inference.describe import plan_figures
 from he_backend.inference.plan import PlanSpec, make_plan
-from he_backend.server.labelled import batch_of, score_of
+from he_backend.server.labelled import batch_of
 from he_backend.server.models import RegistryModels
 from he_backend.server.registry import LATEST, ModelRecord, Registry
 from he_backend.web.figures import inference_figures
@@ -34,11 +36,11 @@ NO_FIGURES: Mapping[str, Any] = {}
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy on test rows from `start_row` on, seconds of the inference itself, and its figures."""
+    """Accuracy on test rows from `start_row` on (None of a regression: its figures have rmse and r2), seconds of the inference itself."""
 
     start_row: int
     rows: int
-    test_acc: float
+    test_acc: float | None
     seconds: float
     figures: Mapping[str, Any]
 
@@ -78,11 +80,12 @@ class Owner:
         return self.measure(self.registry.get(model_name or LATEST, model_type))
 
     def measure(self, record: ModelRecord) -> ModelRecord:
-        """The record with the plain accuracy of its whole test set, if it has one."""
+        """The record with the plain accuracy of its whole test set, if it has one and the network is no regression."""
         if record.test_path is None:
             return record
         x, y = self.registry.test_set(record)
-        return self.registry.set_accuracy(record.model_id, _accuracy(self._reference(record).run(x), y))
+        measured = _quality(self._reference(record).run(x), y, record)
+        return self.registry.set_accuracy(record.model_id, measured["test_acc"]) if "test_acc" in measured else record
 
     def plan(self, record: ModelRecord, params: Params) -> dict[str, Any]:
         """The figures of the plan for one row under a parameter set."""
@@ -115,7 +118,8 @@ class Owner:
         else:
             outputs, figures = simulate(record.model_id, x, params, channel, self._inner_token, self._simulation_s)
             seconds = float(figures["seconds"]["total"])
-        return Evaluation(start, len(x), _accuracy(outputs, y), seconds, figures)
+        measured = _quality(outputs, y, record)
+        return Evaluation(start, len(x), measured.pop("test_acc", None), seconds, {**figures, **measured})
 
     def predict(self, record: ModelRecord, rows: np.ndarray) -> np.ndarray:
         """The plain network's first output for rows [rows, ...]; rows may be flat. Raises InputError when they do not fit."""
@@ -171,5 +175,5 @@ def _as_input(program: Program, rows: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(rows, dtype=spec.dtype).reshape((len(rows), *spec.shape))
 
 
-def _accuracy(outputs: Mapping[str, np.ndarray], labels: np.ndarray) -> float:
-    return score_of(next(iter(outputs.values())), labels).accuracy
+def _quality(outputs: Mapping[str, np.ndarray], labels: np.ndarray, record: ModelRecord) -> dict[str, float]:
+    return quality(next(iter(outputs.values())), labels, Card.of(record.meta))
