@@ -13,10 +13,10 @@ from he_backend import zoo
 from he_backend.ckks.engines import default_engine
 from he_backend.ckks.params import load_params
 from he_backend.errors import InputError, ParameterError, ProtocolError
-from he_backend.graph import Program, Reference, convert
+from he_backend.graph import Program, Reference
 from he_backend.inference.describe import plan_figures
 from he_backend.inference.plan import PlanSpec, make_plan
-from he_backend.server.models import RegistryModels
+from he_backend.server.models import RegistryModels, registered_program
 from he_backend.server.registry import ModelRecord, Registry
 from he_backend.server.service import CipherService
 
@@ -114,7 +114,7 @@ class ModelOwner:
             record = self._register(params.model_type)
         else:
             record = self.registry.get(params.model_id or LATEST, params.model_type)
-        program = convert(self.registry.model_bytes(record), name=record.model_name)
+        program = registered_program(self.registry, record)
         if record.test_path is not None:
             measured = self._plain_accuracy(record, program)
             record = self.registry.set_accuracy(record.model_id, measured)
@@ -125,8 +125,8 @@ class ModelOwner:
     def _register(self, model_type: str) -> ModelRecord:
         """A new model of a type of the zoo, from the weights that come with it."""
         network = zoo.shipped(model_type)
-        meta = {"dataset": network.dataset, "activation": network.activation, "input_shape": list(network.input_shape)}
-        record = self.registry.add(network.onnx_path, network.model_type, test=network.load_test(), test_acc=network.test_acc, meta=meta)
+        test, meta = network.load_test(), network.describe()
+        record = self.registry.add(network.onnx_path, network.model_type, test=test, test_acc=network.test_acc, meta=meta)
         self.tracker.log(f"registered {record.model_name}: {network.model_type} trained on {network.dataset}")
         return record
 
@@ -140,7 +140,7 @@ class ModelOwner:
                 f"start_batch: {params.start_batch}; the test set has {len(x)} rows, the last batch of {params.batch_size} is {last}"
             )
         x, y = x[start : start + params.batch_size], y[start : start + params.batch_size]
-        program = convert(self.registry.model_bytes(record), name=record.model_name)
+        program = registered_program(self.registry, record)
         with preset_of(params.encryption_parameters, params.is_custom_enc_param) as preset:
             figures = self._encrypted(program, x, y, preset) if params.is_encryption else self._plain(program, x, y)
             plan = self._plan(record, program, preset, len(x))

@@ -71,12 +71,12 @@ def test_export_has_named_ends_a_free_row_axis_and_the_same_scores():
 
 
 def test_shifts_move_whole_images_and_lose_nothing_inside():
-    from he_backend.zoo.train import _shifted
+    from he_backend.zoo.batches import shifted
 
     image = torch.zeros(40, 1, 8, 8)
     image[:, 0, 3, 4] = 1
 
-    moved = _shifted(image, 2)
+    moved = shifted(image, 2)
 
     at = moved.flatten(1).argmax(1)
     assert torch.equal(moved.sum((1, 2, 3)), torch.ones(40))
@@ -104,6 +104,8 @@ def test_saved_record_says_how_to_make_it_again(tmp_path):
         ({"threads": 0}, ParameterError, "threads is 0"),
         ({"activation": "tanh"}, ParameterError, "'tanh'.*relu, square"),
         ({"dataset": "cifar"}, ParameterError, "'cifar'"),
+        ({"dataset": "sst2"}, ParameterError, "MLP cannot be trained on 'sst2'.*digits, mnist"),
+        ({"model_type": "BERT", "activation": "relu"}, ParameterError, "'relu'.*gelu"),
     ],
 )
 def test_refusals(arguments, error, message):

@@ -47,8 +47,7 @@ class Owner:
     def register(self, model_type: str) -> ModelRecord:
         """A new model of a type of the zoo, from the weights that come with it, its accuracy measured here."""
         network = zoo.shipped(model_type)
-        meta = {"dataset": network.dataset, "activation": network.activation, "input_shape": list(network.input_shape)}
-        record = self.registry.add(network.onnx_path, network.model_type, test=network.load_test(), meta=meta)
+        record = self.registry.add(network.onnx_path, network.model_type, test=network.load_test(), meta=network.describe())
         return self.measure(record)
 
     def load(self, model_type: str, model_name: str = LATEST) -> ModelRecord:
