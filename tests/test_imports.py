@@ -30,11 +30,12 @@ ORDER = {
     "web": {"ckks", "database", "protocol"},
     "inference": {"ckks", "graph"},
     "zoo": {"graph"},
+    "strategies": {"graph", "zoo"},
     "server": {"ckks", "database", "graph", "inference", "protocol", "web", "zoo"},
     "client": {"api", "ckks", "graph", "inference", "protocol", "web"},
     "local": {"ckks", "client", "graph", "inference", "protocol", "server"},
     "bench": {"ckks", "zoo"},
-    "commands": {"bench", "ckks", "client", "graph", "inference", "local", "protocol", "server", "web", "zoo"},
+    "commands": {"bench", "ckks", "client", "graph", "inference", "local", "protocol", "server", "strategies", "web", "zoo"},
     "cli": {"commands", "zoo"},
 }
 # Loads modules by name: the package's own public names, the commands, and the extension module, which may be missing.

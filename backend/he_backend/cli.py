@@ -15,6 +15,7 @@ _COMMANDS = {
     "demo": ("he_backend.commands.demo", "demo"),
     "infer": ("he_backend.commands.infer", "infer"),
     "plan": ("he_backend.commands.plan", "plan"),
+    "convert": ("he_backend.commands.convert", "convert"),
     "train": ("he_backend.zoo.cli", "train"),
     "model": ("he_backend.commands.model", "model"),
     "bench": ("he_backend.commands.bench", "bench"),

@@ -11,15 +11,16 @@ _MASK = 103  # the id of [MASK] in BERT's vocabulary
 _SORTED_BATCHES = 50  # rows are sorted by length within so many batches
 
 
-def batches(kind: ModelType, rows: Any, labels: Any, recipe: Recipe) -> Iterator[tuple[Any, Any]]:
+def batches(kind: ModelType, rows: Any, labels: Any, recipe: Recipe, whole: bool = False) -> Iterator[tuple[Any, Any]]:
     """One pass over the rows: inputs of the network and their labels, torch tensors of up to `batch_rows` rows.
 
-    rows: a data set's rows as a tensor, images for a network of images, ids for one of text. Draws from torch's random numbers.
+    rows: a data set's rows as a tensor, images for a network of images, ids for one of text. whole: rows of ids keep
+    their length. Draws from torch's random numbers.
     """
     import torch
 
     if kind.text:
-        yield from _token_batches(rows, labels, recipe)
+        yield from _token_batches(rows, labels, recipe, whole)
         return
     shape = kind.input_shape(tuple(rows.shape[1:]))
     for chosen in torch.randperm(len(rows)).split(recipe.batch_rows):
@@ -34,8 +35,8 @@ def count(rows: int, recipe: Recipe) -> int:
     return -(-rows // recipe.batch_rows)
 
 
-def _token_batches(ids: Any, labels: Any, recipe: Recipe) -> Iterator[tuple[Any, Any]]:
-    """Batches of rows of about the same length, cut behind the longest: [PAD] is most of a padded batch."""
+def _token_batches(ids: Any, labels: Any, recipe: Recipe, whole: bool) -> Iterator[tuple[Any, Any]]:
+    """Batches of rows of about the same length, cut behind the longest unless `whole`: [PAD] is most of a padded batch."""
     import torch
 
     lengths = (ids != tokens.PAD).sum(1)
@@ -43,7 +44,7 @@ def _token_batches(ids: Any, labels: Any, recipe: Recipe) -> Iterator[tuple[Any,
     made = [batch for part in parts for batch in part.split(recipe.batch_rows)]
     for index in torch.randperm(len(made)).tolist():
         chosen = made[index]
-        rows = ids[chosen, : int(lengths[chosen].max())]
+        rows = ids[chosen] if whole else ids[chosen, : int(lengths[chosen].max())]
         if recipe.hide_tokens:
             rows = torch.where((torch.rand(rows.shape) < recipe.hide_tokens) & (rows != tokens.PAD), _MASK, rows)
         yield rows, labels[chosen]

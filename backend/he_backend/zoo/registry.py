@@ -126,7 +126,7 @@ TYPES = (
         bert.build,
         {
             "digits": Recipe(40, 32, 3e-3, weight_decay=0.01, decoupled=True, half=True),
-            "sst2": Recipe(3, 64, 1.5e-3, weight_decay=0.1, decoupled=True, hide_tokens=0.25, least_places=10, half=True),
+            "sst2": Recipe(4, 64, 6e-4, weight_decay=0.1, decoupled=True, hide_tokens=0.3, least_places=10, half=True),
         },
         ("sst2",),
         text=True,

@@ -33,6 +33,11 @@ def with_half_weights(model: bytes) -> bytes:
     return bytes(proto.SerializeToString())
 
 
+def is_half(model: bytes) -> bool:
+    """Whether a network's weights are stored as float16."""
+    return any(tensor.data_type == TensorProto.FLOAT16 for tensor in onnx.load_from_string(model).graph.initializer)
+
+
 def with_embeddings(model: bytes, embeddings: str) -> bytes:
     """The same network with a word in its metadata on what becomes of its embedding tables: "refuse", "public" or "private"."""
     proto = onnx.load_from_string(model)

@@ -92,7 +92,7 @@ def train(
     data = datasets.load(dataset, kind.auto)
     recipe = kind.recipe(data.name)
     started = time.perf_counter()
-    with _reproducible(torch, seed, threads):
+    with reproducible(torch, seed, threads):
         module = kind.module(data, activation or kind.activation)
         curve = tuple(_fit(module, kind, data, recipe, epochs or recipe.epochs, progress))
         model = stored(export(module, kind.input_shape(data.row_shape), kind.text), kind, recipe)
@@ -174,7 +174,7 @@ def _fit(module: Any, kind: ModelType, data: DataSet, recipe: Recipe, epochs: in
 
 
 @contextmanager
-def _reproducible(torch: Any, seed: int, threads: int) -> Iterator[None]:
+def reproducible(torch: Any, seed: int, threads: int) -> Iterator[None]:
     """Seeds torch and limits its threads, then puts both back as they were."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
