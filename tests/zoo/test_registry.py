@@ -8,7 +8,9 @@ from he_backend.errors import NotFoundError
 from he_backend.zoo import model_types, resolve
 
 
-@pytest.mark.parametrize("name, expected", [("MLP", "MLP"), ("mlp", "MLP"), ("CNN", "CNN"), ("Cryptonets", "CNN"), ("CryptoNets", "CNN"), ("bert", "BERT")])
+@pytest.mark.parametrize(
+    "name, expected", [("MLP", "MLP"), ("mlp", "MLP"), ("CNN", "CNN"), ("Cryptonets", "CNN"), ("CryptoNets", "CNN"), ("bert", "BERT")]
+)
 def test_names_and_aliases(name, expected):
     assert resolve(name).name == expected
 

@@ -213,7 +213,7 @@ def _batches(data: Data, rows: np.ndarray) -> tuple[Callable[[], Any], int]:
     if data.kind is not None:
         recipe, kind = data.kind.recipe(data.dataset), data.kind
         given = torch.from_numpy(rows if kind.text else data.train_x)
-        return lambda: batches(kind, given, labels, recipe, whole=True), count(len(given), recipe)
+        return lambda: batches(kind, given, labels, recipe, whole=not kind.any_length), count(len(given), recipe)
     given, step = torch.from_numpy(np.ascontiguousarray(rows)), _BATCH_ROWS
     return lambda: ((given[part], labels[part]) for part in torch.randperm(len(given)).split(step)), -(-len(given) // step)
 

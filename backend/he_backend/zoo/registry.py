@@ -43,6 +43,7 @@ class ModelType:
     recipes: Mapping[str, Recipe]  # by data set
     auto: tuple[str, ...]  # the data set 'auto' means, where its files are; otherwise digits
     text: bool = False  # rows are token ids
+    any_length: bool = False  # a row without its [PAD]s gives the same scores: rows may be cut while fine-tuning
 
     @property
     def activation(self) -> str:
@@ -100,7 +101,7 @@ TYPES = (
         {
             "digits": Recipe(40, 32, 3e-3, 0, 1e-4, half=True),
             "mnist": Recipe(8, 128, 4e-3, 2, half=True),
-            "cifar10": Recipe(16, 64, 3e-3, 4, 1e-4, mirror=True, half=True),
+            "cifar10": Recipe(8, 64, 3e-3, 2, 1e-4, mirror=True, half=True),
         },
         ("mnist",),
     ),
@@ -130,6 +131,7 @@ TYPES = (
         },
         ("sst2",),
         text=True,
+        any_length=True,
     ),
 )
 
