@@ -89,7 +89,8 @@ def version() -> str:
 
 SERVER = ["fastapi>=0.95", "uvicorn>=0.22", "python-multipart>=0.0.6"]
 TORCH = ["torch>=1.13", "onnxscript>=0.1; python_version >= '3.9'"]
-BENCH = ["psutil>=5.9", "matplotlib>=3.6"]
+BENCH = ["psutil>=5.9", "matplotlib>=3.6", "pillow>=9"]
+TEXT = ["tokenizers>=0.13"]
 
 os.chdir(ROOT)
 setup(
@@ -135,7 +136,8 @@ setup(
         "tenseal": ["tenseal>=0.3.12"],
         "fate2": ["pyfate==2.2.0", "fate_flow==2.2.0", "fate_client==2.2.0", "psutil>=5.9", "setuptools<81"],
         "bench": BENCH,
-        "dev": [*SERVER, *TORCH, *BENCH, "pytest>=7", "hypothesis>=6", "ruff", "mypy", "types-protobuf", "vermin", "pybind11>=2.11"],
+        "text": TEXT,
+        "dev": [*SERVER, *TORCH, *BENCH, *TEXT, "pytest>=7", "hypothesis>=6", "ruff", "mypy", "types-protobuf", "vermin", "pybind11>=2.11"],
     },
     entry_points={
         "console_scripts": ["he-nn = he_backend.cli:main"],
