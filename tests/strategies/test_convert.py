@@ -169,8 +169,16 @@ def test_an_unknown_networks_accuracy_is_not_measured_and_he_friendly_asks_for_r
 
     exact, friendly = run(tmp_path / "mine.onnx"), run(tmp_path / "mine.onnx", "--strategy", "he-friendly")
 
-    assert exact.exit_code == 0 and "accuracy not measured: give --test" in exact.stdout
+    assert exact.exit_code == 0 and "accuracy not measured" in exact.stdout
     assert friendly.exit_code == 1 and "give an .npz" in friendly.output
+
+
+def test_exact_does_without_the_data_set_and_says_what_is_missing():
+    answer = run("AlexNet", "--data", "mnist")
+
+    assert answer.exit_code == 0 and "train-images" not in answer.stdout
+    assert "t10k-images-idx3-ubyte.gz" in answer.stderr and "accuracy not measured" in answer.stdout
+    assert run("AlexNet", "--data", "mnist", "--strategy", "he-friendly").exit_code == 1
 
 
 def test_wrong_usage(tmp_path):

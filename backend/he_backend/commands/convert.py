@@ -63,11 +63,15 @@ def _rows(train: str | None, test: str | None, kind: str, dataset: str, strategy
         return file_data(train, test)
     if not kind or not dataset:
         if strategy == FRIENDLY:
-            raise InputError(
-                "--data: it is not known what this network was trained on; give an .npz with arrays x and y, and --test another"
-            )
+            raise InputError("--data: what this network was trained on is not known; give an .npz with arrays x and y, and --test another")
         return None
-    return zoo_data(kind, dataset)
+    if strategy == FRIENDLY:
+        return zoo_data(kind, dataset)
+    try:
+        return zoo_data(kind, dataset, train=False)
+    except (NotFoundError, EngineError) as missing:
+        click.echo(str(missing), err=True)
+        return None
 
 
 def _show(epoch: int, loss: float) -> None:
@@ -109,7 +113,7 @@ def _text(result: Conversion, out: str | None) -> str:
             f"{abs(result.loss_points):.2f} points {word}"
         )
     else:
-        lines.append("  accuracy not measured: give --test, an .npz with arrays x and y")
+        lines.append("  accuracy not measured: there are no held-out rows (--test, an .npz with arrays x and y)")
     lines.append(f"  rounds {result.rounds_before} before, {result.rounds_after} after")
     if result.epochs:
         lines.append(f"  {result.epochs} epochs of fine-tuning, {result.seconds:.0f} s in all")

@@ -88,12 +88,13 @@ def convert_by(
     Raises:
         ParameterError: no such strategy, or a number out of range.
         ModelError: the network cannot run encrypted, or has operators that cannot be trained.
-        InputError: he-friendly without training rows.
-        EngineError: he-friendly without torch.
+        InputError: he-friendly without training rows, or rows and labels that do not fit the network.
+        EngineError: he-friendly without torch, or a fine-tuning that diverged.
     """
     chosen = strategy(name)
     started = time.perf_counter()
     before = graph.convert(model, name=model_name, embeddings=embeddings)
+    _check_rows(before, data)
     replaced: tuple[str, ...] = ()
     result, after, trained = model, before, 0
     if chosen.name != EXACT:
@@ -138,15 +139,19 @@ def source_of(model_or_type: str, dataset: str | None = None) -> tuple[bytes, st
                 known = json.loads(record.read_text(encoding="utf-8"))
             except ValueError:
                 known = {}
+        known = known if isinstance(known, dict) else {}
         return model, path.stem, str(known.get("type", "")), dataset or str(known.get("dataset", ""))
     network = shipped(model_or_type, dataset)
     return network.onnx_path.read_bytes(), network.onnx_path.stem, network.model_type, network.dataset
 
 
-def zoo_data(model_type: str, dataset: str) -> Data:
-    """A data set's rows as a type of the zoo takes them; raises NotFoundError when its files are missing."""
+def zoo_data(model_type: str, dataset: str, train: bool = True) -> Data:
+    """A data set's rows as a type of the zoo takes them; without `train` the held-out ones only.
+
+    Raises NotFoundError when its files are missing, EngineError when a package that reads them is.
+    """
     kind = resolve(model_type)
-    loaded = datasets.load(dataset)
+    loaded = datasets.load(dataset, train=train)
     return Data(loaded.train_x, loaded.train_y, kind.as_input(loaded.test_x), loaded.test_y, kind, loaded.name)
 
 
@@ -168,6 +173,23 @@ def file_data(train: str | None, test: str | None) -> Data | None:
             raise InputError(f"{path}: x has shape {x.shape} and y {y.shape}; both need the same rows")
         pairs.append((x.astype(np.float32) if x.dtype.kind == "f" else x.astype(np.int64), y.astype(np.int64)))
     return Data(*pairs[0], *pairs[1])
+
+
+def _check_rows(program: graph.Program, data: Data | None) -> None:
+    """Raises InputError for rows of another shape or kind than the network takes, or labels that are none of its classes."""
+    if data is None:
+        return
+    spec, classes = program.inputs[0], program.outputs[0].shape[-1] if program.outputs[0].shape else 1
+    train_x = data.kind.as_input(data.train_x) if data.kind and len(data.train_x) else data.train_x
+    for name, x, y in (("training", train_x, data.train_y), ("test", data.test_x, data.test_y)):
+        if not len(x):
+            continue
+        if len(program.inputs) != 1 or x.shape[1:] != tuple(spec.shape):
+            raise InputError(f"the {name} rows have shape {x.shape[1:]}, the network takes {tuple(spec.shape)}")
+        if (x.dtype.kind == "f") != (np.dtype(spec.dtype).kind == "f"):
+            raise InputError(f"the {name} rows are {x.dtype}, the network takes {spec.dtype}")
+        if y.min() < 0 or y.max() >= classes:
+            raise InputError(f"the labels of the {name} rows must be whole numbers from 0 to {classes - 1}, one for each score")
 
 
 def _friendly(

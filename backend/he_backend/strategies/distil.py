@@ -12,7 +12,7 @@ from typing import Any, Callable, Iterable, Mapping
 
 import numpy as np
 
-from he_backend.errors import ModelError
+from he_backend.errors import EngineError, ModelError
 from he_backend.strategies import friendly
 from he_backend.strategies.network import Network
 from he_backend.strategies.operators import operators
@@ -103,7 +103,7 @@ def fine_tune(
 ) -> Network:
     """The network after training, its replacements written out as ONNX operators.
 
-    progress: called after each epoch with its number and the mean loss.
+    progress: called after each epoch with its number and the mean loss. Raises EngineError when the loss is no number any more.
     """
     import torch
     from torch.nn import functional
@@ -129,6 +129,8 @@ def fine_tune(
             schedule.step()
             step += 1
             total, seen = total + loss.item() * len(y), seen + len(y)
+        if not np.isfinite(total):
+            raise EngineError(f"the fine-tuning diverged in epoch {epoch}: take a smaller learning rate than {tuning.peak_learning_rate:g}")
         if progress is not None:
             progress(epoch, total / seen)
     return written(*student.trained())
