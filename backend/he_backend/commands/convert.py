@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from he_backend.commands.options import errors_shown
-from he_backend.errors import InputError
+from he_backend.errors import EngineError, InputError, NotFoundError
 from he_backend.strategies import STRATEGIES, Conversion, Data, convert_by
 from he_backend.strategies.catalog import FRIENDLY, help_text
 from he_backend.strategies.convert import file_data, source_of, zoo_data
