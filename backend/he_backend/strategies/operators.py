@@ -24,7 +24,7 @@ def operators() -> Mapping[str, Callable[[Values, Attributes], Any]]:
             given = values[1].tolist()
         return None if given is None else [int(axis) for axis in given]
 
-    def reduce(kind: str) -> Callable[[Values, Attributes], Any]:
+    def reduction(kind: str) -> Callable[[Values, Attributes], Any]:
         def run(values: Values, attributes: Attributes) -> Any:
             dims = axes(values, attributes)
             keep = bool(attributes.get("keepdims", 1))
@@ -56,7 +56,7 @@ def operators() -> Mapping[str, Callable[[Values, Attributes], Any]]:
         return values[0].reshape(shape)
 
     def gather(values: Values, attributes: Attributes) -> Any:
-        axis, indices = attributes.get("axis", 0), values[1].long()
+        axis, indices = attributes.get("axis", 0), values[1].to(torch.int64)
         if axis == 0:
             return values[0][indices]
         moved = values[0].movedim(axis, 0)[indices]
@@ -141,8 +141,8 @@ def operators() -> Mapping[str, Callable[[Values, Attributes], Any]]:
         "Neg": lambda v, a: -v[0],
         "Not": lambda v, a: ~v[0],
         "Pow": lambda v, a: v[0] ** v[1],
-        "ReduceMean": reduce("mean"),
-        "ReduceSum": reduce("sum"),
+        "ReduceMean": reduction("mean"),
+        "ReduceSum": reduction("sum"),
         "Relu": lambda v, a: F.relu(v[0]),
         "Reshape": reshape,
         "Shape": lambda v, a: torch.tensor(v[0].shape, dtype=torch.int64),
