@@ -96,8 +96,9 @@ SERVER = [
     "tomli>=1.1; python_version < '3.11'",
 ]
 TORCH = ["torch>=1.13", "onnxscript>=0.1; python_version >= '3.9'"]
-BENCH = ["psutil>=5.9", "matplotlib>=3.6"]
+BENCH = ["psutil>=5.9", "matplotlib>=3.6", "pillow>=9"]
 POSTGRESQL = ["psycopg[binary]>=3.1"]
+TEXT = ["tokenizers>=0.13"]
 
 os.chdir(ROOT)
 setup(
@@ -145,11 +146,13 @@ setup(
         "mysql": ["pymysql>=1.0"],
         "fate2": ["pyfate==2.2.0", "fate_flow==2.2.0", "fate_client==2.2.0", "psutil>=5.9", "setuptools<81"],
         "bench": BENCH,
+        "text": TEXT,
         "dev": [
             *SERVER,
             *TORCH,
             *BENCH,
             *POSTGRESQL,
+            *TEXT,
             "pytest>=7",
             "hypothesis>=6",
             "schemathesis>=4; python_version >= '3.10'",
@@ -157,6 +160,7 @@ setup(
             "ruff",
             "mypy",
             "types-protobuf",
+            "types-prometheus_client",
             "vermin",
             "pybind11>=2.11",
             "PyYAML>=6",

@@ -9,16 +9,17 @@ from typing import Any, Mapping, TypeVar
 
 import numpy as np
 
-from he_backend import zoo
 from he_backend.ckks.engines import default_engine
 from he_backend.ckks.params import load_params
 from he_backend.errors import InputError, ParameterError, ProtocolError
-from he_backend.graph import Program, Reference, convert
+from he_backend.graph import Program, Reference
 from he_backend.graph.card import Card
 from he_backend.graph.quality import quality
 from he_backend.inference.describe import plan_figures
 from he_backend.inference.plan import PlanSpec, make_plan
-from he_backend.server.models import Model, RegistryModels
+from he_backend.server.labelled import batch_of
+from he_backend.server.models import Model, RegistryModels, registered_program
+from he_backend.server.registering import register
 from he_backend.server.registry import ModelRecord, Registry
 from he_backend.server.service import CipherService
 
@@ -118,7 +119,7 @@ class ModelOwner:
             record = self._register(params.model_type)
         else:
             record = self.registry.get(params.model_id or LATEST, params.model_type)
-        program = convert(self.registry.model_bytes(record), name=record.model_name)
+        program = registered_program(self.registry, record)
         if record.test_path is not None:
             measured = self._plain_quality(record, program)
             if "test_acc" in measured:
@@ -129,24 +130,16 @@ class ModelOwner:
         return replace(self._artifact(record, LOAD_PRESET), plan=plan)
 
     def _register(self, model_type: str) -> ModelRecord:
-        """A new model of a type of the zoo, from the weights that come with it."""
-        network = zoo.shipped(model_type)
-        meta = {"dataset": network.dataset, "activation": network.activation, "input_shape": list(network.input_shape)}
-        record = self.registry.add(network.onnx_path, network.model_type, test=network.load_test(), test_acc=network.test_acc, meta=meta)
-        self.tracker.log(f"registered {record.model_name}: {network.model_type} trained on {network.dataset}")
+        """A new model of a type, as the HE-server registers one."""
+        record = register(self.registry, model_type)
+        origin = record.meta.get("dataset") or record.meta.get("copy_of", "")
+        self.tracker.log(f"registered {record.model_name}: {record.model_type} of {origin}")
         return record
 
     def _evaluate(self, params: EvalParams) -> ModelArtifact:
         record = self.registry.get(params.model_id, params.model_type)
-        x, y = self.registry.test_set(record)
-        start = params.start_batch * params.batch_size
-        if start >= len(x):
-            last = (len(x) - 1) // params.batch_size
-            raise InputError(
-                f"start_batch: {params.start_batch}; the test set has {len(x)} rows, the last batch of {params.batch_size} is {last}"
-            )
-        x, y = x[start : start + params.batch_size], y[start : start + params.batch_size]
-        program = convert(self.registry.model_bytes(record), name=record.model_name)
+        start, x, y = batch_of(*self.registry.test_set(record), params.start_batch, params.batch_size)
+        program = registered_program(self.registry, record)
         with preset_of(params.encryption_parameters, params.is_custom_enc_param) as preset:
             run = self._encrypted if params.is_encryption else self._plain
             figures = run(program, x, y, Card.of(record.meta), preset)

@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--home", type=Path, default=TOP / ".demo", help="folder for FATE's data, logs and the model registry")
-    parser.add_argument("--model-type", default="CNN", help="MLP or CNN")
+    parser.add_argument("--model-type", default="CNN", help="MLP, CNN, AlexNet, RNN or BERT")
     parser.add_argument("--preset", default="N13_L8", help="N11_L1, N12_L4 or N13_L8")
     parser.add_argument("--rows", type=int, default=0, help="held-out rows to infer (default: all)")
     parser.add_argument("--json", type=Path, help="file for the figures as JSON")

@@ -194,6 +194,24 @@ def test_the_last_batch_may_be_short_and_none_comes_after_it(site):
         site.run("evaluate", evaluation(batch_size=512, start_batch=2), bound)
 
 
+# the other types
+
+
+@pytest.mark.parametrize("model_type, size", [("AlexNet", 64), ("RNN", 8), ("BERT", 8)])
+def test_every_type_is_loaded_evaluated_and_inferred(site, model_type, size, tmp_path, monkeypatch):
+    monkeypatch.setenv("HE_NN_DATA", str(tmp_path / "nothing"))  # the networks of digits: text ones read an image as eight token ids
+    bound = site.load(model_type)
+    rows, plain = digits(6, model_type)
+
+    evaluated, _ = site.run("evaluate", evaluation(model_type=model_type, is_encryption=True, batch_size=6), bound)
+    inferred, _ = site.run("infer", inference(model_type=model_type), rows, bound)
+
+    assert rows.values.shape == (6, size) and bound.model_type == model_type
+    assert evaluated.figures["agreement"] == 1.0 and evaluated.figures["test_acc"] == evaluated.figures["plain_acc"]
+    assert inferred.predictions.result == plain.argmax(axis=1).tolist()
+    assert site.registry.get("latest").meta.get("embeddings", "") == ("" if model_type == "AlexNet" else "public")
+
+
 # inference
 
 

@@ -18,6 +18,7 @@ from he_backend.evaluation import MOST_ROWS, Evaluation, Measured, evaluate
 from he_backend.graph import Program, convert
 from he_backend.graph.card import Card
 from he_backend.server.model_files import read_source, unpack_test_set
+from he_backend.server.models import registered_program
 from he_backend.server.registry import Registry, default_root
 
 
@@ -89,7 +90,7 @@ def find(model: str, test: str | None, registry: str | None, database: str | Non
         record = _registered(store, model)
     except NotFoundError as missing:
         return _shipped(model, given, str(missing))
-    program = convert(store.model_bytes(record), name=record.model_name)
+    program = registered_program(store, record)
     names = {"model_id": record.model_id, "model_name": record.model_name, "model_type": record.model_type}
     return Labelled(program, *(given or store.test_set(record)), Card.of(record.meta), names)
 

@@ -14,11 +14,10 @@ from typing import Any, Mapping
 
 import numpy as np
 
-from he_backend import zoo
 from he_backend.access.credentials import CREDENTIAL_VARIABLES, TOKEN_VARIABLE
 from he_backend.ckks.engines import default_engine
 from he_backend.ckks.params import Params
-from he_backend.errors import EngineError, InputError, NotFoundError
+from he_backend.errors import EngineError, InputError
 from he_backend.graph import Program, Reference
 from he_backend.graph.card import Card
 from he_backend.graph.program import summarise
@@ -27,6 +26,7 @@ from he_backend.inference.describe import plan_figures
 from he_backend.inference.plan import PlanSpec, make_plan
 from he_backend.server.labelled import batch_of
 from he_backend.server.models import RegistryModels
+from he_backend.server.registering import register
 from he_backend.server.registry import LATEST, ModelRecord, Registry
 from he_backend.web.figures import inference_figures
 
@@ -55,25 +55,8 @@ class Owner:
         self._inner_token, self._simulation_s = inner_token, simulation_s
 
     def register(self, model_type: str) -> ModelRecord:
-        """A new model of a type, its accuracy measured here: of the zoo's from the weights that come with it, otherwise the newest
-        registered one of the type once more, under an id and name of its own. Raises NotFoundError for a type that is neither."""
-        try:
-            network = zoo.shipped(model_type)
-        except NotFoundError as missing:
-            return self._again(model_type, missing)
-        meta = {"dataset": network.dataset, "activation": network.activation, "input_shape": list(network.input_shape)}
-        record = self.registry.add(network.onnx_path, network.model_type, test=network.load_test(), meta=meta)
-        return self.measure(record)
-
-    def _again(self, model_type: str, missing: NotFoundError) -> ModelRecord:
-        """A new record of the newest model of a type that a user added."""
-        try:
-            first = self.registry.get(LATEST, model_type)
-        except NotFoundError:
-            raise NotFoundError(f"{missing}; nor is one of that type registered: he-nn model add FILE --type {model_type}") from None
-        test = None if first.test_path is None else self.registry.test_set(first)
-        meta = {**first.meta, "copy_of": first.model_id}
-        return self.measure(self.registry.add(self.registry.model_bytes(first), first.model_type, test=test, owner=first.owner, meta=meta))
+        """A new model of a type (server.registering), its accuracy measured here. Raises NotFoundError for a type that nobody knows."""
+        return self.measure(register(self.registry, model_type))
 
     def load(self, model_type: str, model_name: str = LATEST) -> ModelRecord:
         """A registered model, its plain accuracy measured once more where it has a test set."""

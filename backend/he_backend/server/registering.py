@@ -1,0 +1,29 @@
+"""New models of a type: of the zoo's from the weights that come with the package, otherwise of what a user added."""
+
+from __future__ import annotations
+
+from he_backend import zoo
+from he_backend.errors import NotFoundError
+from he_backend.server.registry import LATEST, ModelRecord, Registry
+
+
+def register(registry: Registry, model_type: str) -> ModelRecord:
+    """A new record of a model of that type: the zoo's, or the newest registered one of the type once more, under a name of its own.
+
+    Raises NotFoundError for a type that is neither.
+    """
+    try:
+        network = zoo.shipped(model_type)
+    except NotFoundError as missing:
+        return _again(registry, model_type, missing)
+    return registry.add(network.onnx_path, network.model_type, test=network.load_test(), test_acc=network.test_acc, meta=network.describe())
+
+
+def _again(registry: Registry, model_type: str, missing: NotFoundError) -> ModelRecord:
+    try:
+        first = registry.get(LATEST, model_type)
+    except NotFoundError:
+        raise NotFoundError(f"{missing}; nor is one of that type registered: he-nn model add FILE --type {model_type}") from None
+    test = None if first.test_path is None else registry.test_set(first)
+    meta = {**first.meta, "copy_of": first.model_id}
+    return registry.add(registry.model_bytes(first), first.model_type, test=test, test_acc=first.test_acc, owner=first.owner, meta=meta)
