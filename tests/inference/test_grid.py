@@ -20,7 +20,7 @@ from he_backend.inference.packing import GridPacker
 from he_backend.inference.quantise import quantise
 from he_backend.inference.structure import find_structure
 from tests.graph.networks import NetworkBuilder
-from tests.inference.test_product import CONVOLUTIONS, DEGREE, PARAMS, dense, layer
+from tests.inference.test_product import CONVOLUTIONS, DEGREE, PARAMS, Branches, dense, layer
 
 LARGE = {
     "larger than the ring": ((2, 50, 50), {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}),
@@ -113,8 +113,21 @@ def test_depthwise_groups_are_told_from_their_first():
 
     structure = find_structure(affine, shapes)
 
-    assert structure.channels == 96 and structure.column_channel.shape == (96, 9)
-    assert np.array_equal(structure.column_channel, np.repeat(np.arange(96)[:, None], 9, axis=1))
+    (part,) = structure.parts
+    assert structure.channels == 96 and part.column_channel.shape == (96, 9)
+    assert np.array_equal(part.column_channel, np.repeat(np.arange(96)[:, None], 9, axis=1))
+
+
+@pytest.mark.parametrize("name", ["shortcut", "scaled_residual"])
+def test_several_layers_of_one_round_are_exact(name):
+    model, index = getattr(Branches, name)()
+    program = he.convert(model)
+    segment = program.segments[index]
+    affine, shapes = lower(segment, program.shapes), [tuple(program.shapes[name]) for name in segment.inputs]
+
+    _, got, due = grid_of(affine, shapes, 3, np.random.default_rng(10))
+
+    assert np.array_equal(got, due)
 
 
 def test_what_has_no_positions_or_a_bias_for_each_is_left_to_others():

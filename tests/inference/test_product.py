@@ -86,7 +86,7 @@ def test_dense_layers_of_any_size_are_exact(k, m, rows, bias, seed):
 
     structure, got, due = product_of(affine, [(k,)], rows, rng)
 
-    assert np.array_equal(got, due) and structure.blocks
+    assert np.array_equal(got, due) and not structure.is_matrix
 
 
 @settings(max_examples=25, deadline=None)
@@ -132,7 +132,7 @@ def test_convolutions_are_seen_and_exact(name, rows, bias):
     structure, got, due = product_of(affine, shapes, rows, np.random.default_rng(1))
 
     assert np.array_equal(got, due)
-    assert structure.blocks and structure.positions > 1  # not by way of the matrix
+    assert not structure.is_matrix and structure.positions > 1  # not by way of the matrix
 
 
 def test_a_bias_that_differs_by_position_has_a_polynomial_of_its_own():
@@ -156,6 +156,42 @@ def test_tokens_times_a_matrix_share_their_weights():
     assert np.array_equal(got, due)
 
 
+class Branches:
+    """Networks whose segments are several layers at once."""
+
+    @staticmethod
+    def shortcut():
+        net = NetworkBuilder((4, 8, 8))
+        main = net.add(
+            "Conv", ["x", net.weights(6, 4, 3, 3), net.weights(6)], (1, 6, 4, 4), kernel_shape=[3, 3], pads=[1] * 4, strides=[2, 2]
+        )
+        short = net.add("Conv", ["x", net.weights(6, 4, 1, 1)], (1, 6, 4, 4), kernel_shape=[1, 1], strides=[2, 2])
+        net.add("Mul", [net.add("Relu", [main], (1, 6, 4, 4)), net.add("Tanh", [short], (1, 6, 4, 4))], (1, 6, 4, 4))
+        return net.model(), 0
+
+    @staticmethod
+    def scaled_residual():
+        net = NetworkBuilder((16, 12))
+        inner = net.add("Relu", [net.add("MatMul", ["x", net.weights(12, 20)], (1, 16, 20))], (1, 16, 20))
+        wide = net.add("MatMul", [inner, net.weights(20, 12)], (1, 16, 12))
+        scaled = net.add("Mul", [net.add("Tanh", ["x"], (1, 16, 12)), net.weights(12)], (1, 16, 12))
+        net.add("Relu", [net.add("Add", [wide, scaled], (1, 16, 12))], (1, 16, 12))
+        return net.model(), 1
+
+
+@pytest.mark.parametrize("name", ["shortcut", "scaled_residual"])
+def test_several_layers_of_one_round_share_a_grid_of_positions(name):
+    model, index = getattr(Branches, name)()
+    program = he.convert(model)
+    segment = program.segments[index]
+    affine, shapes = lower(segment, program.shapes), [tuple(program.shapes[name]) for name in segment.inputs]
+
+    structure, got, due = product_of(affine, shapes, 2, np.random.default_rng(10))
+
+    assert len(structure.parts) == 2 and structure.positions > 1
+    assert np.array_equal(got, due)
+
+
 def test_maps_without_structure_go_by_their_matrix_while_it_is_small():
     rng = np.random.default_rng(5)
     blocks = tuple(
@@ -171,7 +207,7 @@ def test_maps_without_structure_go_by_their_matrix_while_it_is_small():
 
     structure, got, due = product_of(affine, [(30,), (20,)], 2, rng)
 
-    assert not structure.blocks
+    assert structure.is_matrix
     assert np.array_equal(got, due)
     large = Block(
         0, rng.integers(0, 5000, (1, 5000, 2)).astype(np.int32), np.ones((1, 2, 1)), np.arange(5000, dtype=np.int32).reshape(1, -1, 1)
@@ -188,7 +224,7 @@ def test_a_hole_that_is_not_padding_is_no_convolution():
 
     structure, got, due = product_of(holed, shapes, 1, np.random.default_rng(6))
 
-    assert not structure.blocks
+    assert structure.is_matrix
     assert np.array_equal(got, due)
 
 

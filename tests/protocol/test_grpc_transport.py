@@ -18,12 +18,14 @@ from cryptography.x509.oid import NameOID
 
 from he_backend.errors import InputError, ParameterError, ProtocolError, TransportError
 from he_backend.protocol import messages as m
+from he_backend.protocol.bundles import BUNDLE_BYTES
 from he_backend.protocol.grpc_transport import METHOD, ClientTls, GrpcLink, ServerLimits, ServerTls, serve
 from he_backend.protocol.session import ClientSession, answering, receive, send
 from he_backend.protocol.transport import CountingLink, Retry
 
 ROUND = m.RoundRequest("i", "d", m.PlanRequest("m", "e", "{}", "batch", 8, 1), 0, 0, b"")
 HELLO = m.Hello("client")
+LARGE = bytes(BUNDLE_BYTES)  # a request that goes frame by frame
 
 
 def echo(incoming):
@@ -96,12 +98,12 @@ def test_blocks_are_answered_while_others_are_still_sent(start):
     answered = threading.Event()
 
     def frames():
-        yield b"first"
+        yield LARGE
         assert answered.wait(10)
         yield b"second"
 
     answer = link.exchange(frames())
-    assert next(answer) == b"first"
+    assert next(answer) == LARGE
     answered.set()
     assert next(answer) == b"second"
 
@@ -149,12 +151,63 @@ def test_error_while_making_frames_is_raised_here_and_ends_the_call(start):
     _, link = start(handler)
 
     def frames():
-        yield b"one"
+        yield LARGE
         raise InputError("row 3 has no pixel column")
 
     with pytest.raises(InputError, match="row 3"):
         list(link.exchange(frames()))
     assert ended.wait(5)
+
+
+def test_error_while_making_a_small_request_is_raised_before_anything_is_sent(start):
+    calls = []
+
+    def handler(frames):
+        calls.append(1)
+        yield from frames
+
+    _, link = start(handler)
+
+    def frames():
+        yield b"one"
+        raise InputError("row 3 has no pixel column")
+
+    with pytest.raises(InputError, match="row 3"):
+        list(link.exchange(frames()))
+    assert not calls
+
+
+def test_a_small_request_may_have_an_answer_of_any_size(start):
+    def handler(frames):
+        assert list(frames) == [b"one", b"", b"two"]
+        for index in range(5):
+            yield bytes([index]) * (700 << 10)
+
+    _, link = start(handler)
+
+    answer = list(link.exchange(iter([b"one", b"", b"two"])))
+
+    assert [(frame[0], len(frame)) for frame in answer] == [(index, 700 << 10) for index in range(5)]
+
+
+def test_a_server_ends_answers_that_nobody_reads(start):
+    ended = threading.Event()
+
+    def handler(frames):
+        list(frames)
+        try:
+            for _ in range(200):
+                yield LARGE
+        finally:
+            ended.set()
+
+    _, link = start(handler, limits=ServerLimits(call_timeout_s=0.3))
+    answer = link.exchange(iter([b"one"]))
+    next(answer)
+
+    assert ended.wait(10)
+    with pytest.raises(TransportError):
+        list(answer)
 
 
 def test_closing_the_answer_cancels_the_call(start):
@@ -227,6 +280,7 @@ def test_a_server_ends_calls_that_last_too_long(start):
 
     def frames():
         yield m.encode(ROUND)
+        yield m.encode_block(0, [memoryview(LARGE)])
         forever.wait(10)
 
     with pytest.raises(TransportError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import math
 import os
@@ -69,10 +70,16 @@ def available() -> dict[str, str]:
     found: dict[str, str] = {}
     if ring.available():
         found["native"] = f"ciphertext arrays in C++ ({ring.cpu_level()})"
-    if importlib.util.find_spec("tenseal") is not None:
+    if _has_seal():
         found["seal"] = "Microsoft SEAL through TenSEAL, one ciphertext at a time"
     found["clear"] = "no encryption: for tests and baselines only"
     return found
+
+
+@functools.lru_cache(maxsize=1)
+def _has_seal() -> bool:
+    """Whether TenSEAL is installed: looked up once, for it takes longer than a small round."""
+    return importlib.util.find_spec("tenseal") is not None
 
 
 def default_engine() -> str:
@@ -83,6 +90,7 @@ def default_engine() -> str:
     return name
 
 
+@functools.lru_cache(maxsize=256)
 def answer_modulus(ring_degree: int, bits: int) -> int:
     """The prime that answers of `bits` bits are switched to: the largest of that size that has a transform of this degree."""
     return largest_primes(ring_degree, bits, 1)[0]

@@ -11,7 +11,7 @@ from he_backend.ckks.bits import pack
 from he_backend.ckks.exact_linear import ExactLinear
 from he_backend.ckks.linear import LinearMap, ShiftedMap
 from he_backend.ckks.params import Params
-from he_backend.ckks.ring import Ring
+from he_backend.ckks.ring import shared_ring
 from he_backend.ckks.tensor import PackedTensor
 from he_backend.errors import ProtocolError
 
@@ -20,7 +20,7 @@ class NativeMap:
     """One linear map, ready for ciphertexts of one level; the answer is modulo answer_modulus."""
 
     def __init__(self, params: Params, linear: LinearMap | ShiftedMap, level: int, answer_modulus: int, threads: int) -> None:
-        self._ring = Ring(params.ring_degree, params.moduli[:level])
+        self._ring = shared_ring(params.ring_degree, params.moduli[:level])
         self._map = ExactLinear(self._ring, level, linear)
         self._answer_modulus, self._threads = answer_modulus, threads
 

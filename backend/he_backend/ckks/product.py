@@ -11,7 +11,7 @@ from he_backend.ckks import sampling
 from he_backend.ckks.bits import packed_words
 from he_backend.ckks.clear import centered
 from he_backend.ckks.params import Params
-from he_backend.ckks.ring import Ring, core, refusal
+from he_backend.ckks.ring import core, refusal, shared_ring
 from he_backend.ckks.tensor import CipherTensor, PackedTensor
 from he_backend.errors import ProtocolError
 
@@ -86,7 +86,7 @@ class NativeProduct:
     """
 
     def __init__(self, params: Params, product: ProductMap, level: int, answer_modulus: int, threads: int) -> None:
-        self._ring, self._product = Ring(params.ring_degree, params.moduli[:level]), product
+        self._ring, self._product = shared_ring(params.ring_degree, params.moduli[:level]), product
         self._answer_modulus, self._threads = answer_modulus, threads
         try:
             self._handle = core().Product(

@@ -6,6 +6,7 @@ SEAL's: negacyclic, with the smallest primitive 2N-th root of unity, values in b
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 from functools import lru_cache
@@ -134,3 +135,9 @@ class Ring:
 
 def _suits(q: int, degree: int) -> bool:
     return 2 < q < 1 << MAX_MODULUS_BITS and q % (2 * degree) == 1 and is_prime(q)
+
+
+@functools.lru_cache(maxsize=64)
+def shared_ring(degree: int, moduli: tuple[int, ...]) -> Ring:
+    """A ring of public tables, made once: they take longer than a small round. Raises as Ring does."""
+    return Ring(degree, moduli)

@@ -16,7 +16,7 @@ from he_backend.ckks.clear import centered
 from he_backend.ckks.column_secret import ColumnSecrets
 from he_backend.ckks.engines import check_engine, traits
 from he_backend.ckks.params import Params
-from he_backend.ckks.ring import Ring
+from he_backend.ckks.ring import Ring, shared_ring
 from he_backend.ckks.seal import SealContext
 from he_backend.ckks.tensor import CipherTensor, PackedTensor
 from he_backend.errors import CapacityError, EngineError, ProtocolError
@@ -88,7 +88,7 @@ class NativeKey:
 
     def __init__(self, params: Params, threads: int) -> None:
         self._params, self._threads = params, threads
-        self._ring = Ring(params.ring_degree, params.moduli)
+        self._ring = shared_ring(params.ring_degree, params.moduli)
         self._secrets: dict[tuple[int, tuple[int, ...]], ColumnSecrets] = {}
         self.column_rows = params.ring_degree
 
@@ -111,7 +111,7 @@ class NativeKey:
         if tensor.mask is None:
             raise ProtocolError("an answer came without its mask")
         switched = tensor.moduli != self._ring.moduli[: len(tensor.moduli)]
-        ring = Ring(tensor.ring_degree, tensor.moduli) if switched else self._ring
+        ring = shared_ring(tensor.ring_degree, tensor.moduli) if switched else self._ring
         out = np.empty((rows, tensor.count), dtype=np.float32).T if by_rows else np.empty((tensor.count, rows), dtype=np.float32)
         secrets = self._column_secrets(tensor.columns, ring)
         width = tensor.width if rows == tensor.columns * tensor.width else 0

@@ -60,6 +60,7 @@ class Task:
     session: ClientSession
     plan: ClientPlan
     steps: tuple[StepRunner, ...]
+    packers: tuple[Packer, ...]  # of each round
     threads: int
     setup_seconds: float
 
@@ -113,7 +114,8 @@ class Client:
         plan = self._agree(session, model, rows)
         self._probe(session, plan)
         runners = tuple(StepRunner(step, threads=self._threads) for step in plan.steps)
-        return Task(session, plan, runners, self._threads, time.perf_counter() - started)
+        packers = tuple(make_packer(this.layout, plan.params.ring_degree, this.scales) for this in plan.rounds)
+        return Task(session, plan, runners, packers, self._threads, time.perf_counter() - started)
 
     def opening(self, model: str, rows: int = 1) -> list[list[bytes]]:
         """The frames of the first calls that `prepare` will make, for a link that carries them together with a call of its own."""
@@ -181,7 +183,6 @@ class _Inference:
         self._progress, self._cancelled = progress, cancelled
         self._key = secret.generate(self._plan.engine, self._plan.params, task.threads)
         self._seconds = [dict.fromkeys(_PARTS, 0.0) for _ in range(len(self._plan.rounds) + 1)]
-        self._packers: dict[int, Packer] = {}
         self._sent, self._received = [0] * len(self._plan.rounds), [0] * len(self._plan.rounds)
 
     def run(self, rows: CheckedRows, step: int) -> Result:
@@ -220,7 +221,7 @@ class _Inference:
         inputs = [values[name] for name in this.inputs]
         rows = len(inputs[0])
         scale = self._scale(this, inputs)
-        packer = self._packer(this)
+        packer = self._task.packers[this.index]
         tensor = self._key.encrypt(packer.pack(inputs, this.constant), scale, this.level)
         seconds["encrypt"] += time.perf_counter() - started
         before, sent = self._link.traffic, time.perf_counter()
@@ -241,12 +242,6 @@ class _Inference:
         self._sent[this.index] += after.sent_bytes - before.sent_bytes
         self._received[this.index] += after.received_bytes - before.received_bytes
         return dict(zip(this.outputs, out))
-
-    def _packer(self, this: RoundPlan) -> Packer:
-        """What packs the rows of a round, made once."""
-        if this.index not in self._packers:
-            self._packers[this.index] = make_packer(this.layout, self._plan.params.ring_degree, this.scales)
-        return self._packers[this.index]
 
     def _scale(self, this: RoundPlan, inputs: list[np.ndarray]) -> float:
         largest = tuple(float(np.abs(value).max(initial=0.0)) for value in inputs)

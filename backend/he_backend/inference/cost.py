@@ -48,10 +48,10 @@ def batch_nanoseconds(size: RoundSize, degree: int, rows: int) -> float:
 def grid_nanoseconds(structure: Structure, inputs: int, shifted: int, degree: int, rows: int) -> float:
     """The cost of `rows` rows whose channels are read as `inputs` shifted ones, `shifted` of them by more than nothing."""
     constant = 1 if structure.bias else 0
-    columns = grid_columns(rows, structure.positions, int(structure.shift.max()), int(structure.place.max()), degree)
+    columns = grid_columns(rows, structure.positions, structure.reach, int(structure.place.max()), degree)
     width = min(rows * structure.positions, degree)
     channels, outs = structure.channels + constant, structure.out_channels
-    multiplications = structure.column_channel.size * (outs // len(structure.column_channel)) + constant * outs
+    multiplications = structure.multiplications + constant * outs
     fresh = channels * (degree * (EXPAND + columns * (ENCRYPT - EXPAND)) + degree * (EXPAND + TRANSFORM))
     decrypted = outs * degree * (TRANSFORM + columns * (DECRYPT - TRANSFORM))
     linear = (multiplications * SCALAR + inputs * READ + shifted * SHIFT) * (degree + columns * width)

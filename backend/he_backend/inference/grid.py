@@ -52,27 +52,32 @@ def grid_columns(rows: int, positions: int, reach: int, last: int, degree: int) 
 def fits_grid(structure: Structure, degree: int) -> bool:
     """Whether a structure can be laid out on grids of one ring degree."""
     several = structure.positions > 1 and (structure.uniform_bias or not structure.bias)
-    return several and int(structure.shift.max()) < degree // 2
+    return several and structure.reach < degree // 2
 
 
-def grid_sources(structure: Structure) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Channel and shift int64 of each distinct input of the shifted map, and which of them each column reads [groups, terms] (-1: none)."""
-    used = structure.column_channel >= 0
-    keys = np.where(used, structure.column_channel * structure.positions + structure.shift, -1)
-    found, index = np.unique(keys, return_inverse=True)
+def grid_sources(structure: Structure) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Channel and shift int64 of each distinct input of the shifted map, and which of them the columns of each part read (-1: none)."""
+    keys = [np.where(part.column_channel >= 0, part.column_channel * structure.positions + part.shift, -1) for part in structure.parts]
+    found, index = np.unique(np.concatenate([key.reshape(-1) for key in keys]), return_inverse=True)
     padding = 1 if found[0] < 0 else 0
-    found = found[padding:]
-    return found // structure.positions, found % structure.positions, index.reshape(keys.shape) - padding
+    found, index = found[padding:], index.reshape(-1) - padding
+    ends = np.cumsum([key.size for key in keys])
+    parts = [part.reshape(key.shape) for part, key in zip(np.split(index, ends[:-1]), keys)]
+    return found // structure.positions, found % structure.positions, parts
 
 
 def lay_out_grid(structure: Structure, linear: LinearMap, values: int) -> tuple[GridLayout, ShiftedMap] | None:
     """The layout and the integer map; element `values` is the constant. None if the layout is too irregular to state."""
-    channel, shift, index = grid_sources(structure)
-    weights = structure.weights(linear, values)
-    groups, _, outs = weights.shape
+    channel, shift, columns = grid_sources(structure)
     numbers = np.arange(structure.out_channels)
-    scatter = numbers.reshape(groups, 1, outs).astype(np.int32)
-    blocks = [LinearBlock(index[:, None, :].astype(np.int32), weights.astype(np.int32), scatter)]
+    blocks = [
+        LinearBlock(
+            column[:, None, :].astype(np.int32),
+            structure.weights(part, linear).astype(np.int32),
+            part.out_channel[:, None, :].astype(np.int32),
+        )
+        for part, column in zip(structure.parts, columns)
+    ]
     places = structure.element_channel * structure.positions + structure.element_position
     sources = find_boxes(structure.elements, places)
     if structure.bias:

@@ -46,7 +46,8 @@ class Blocking:
 def blockings(structure: Structure, degree: int) -> list[Blocking]:
     """All that are worth comparing: for each number of answer polynomials the fewest output channels in one. Empty if nothing fits."""
     most = min(structure.out_channels, degree // structure.positions)
-    sizes = sorted({-(-structure.out_channels // count) for count in range(1, structure.out_channels + 1)})
+    counts = np.unique(np.concatenate([np.arange(1, 17), np.geomspace(1, structure.out_channels, 32).astype(int)]))
+    sizes = sorted({-(-structure.out_channels // int(count)) for count in counts})
     return [_blocking(structure, degree, outs) for outs in sizes if outs <= most]
 
 
@@ -56,16 +57,13 @@ def _blocking(structure: Structure, degree: int, outs: int) -> Blocking:
     alone = 1 if structure.bias and not structure.uniform_bias else 0
     in_count, out_count = -(-with_channel // ins), -(-structure.out_channels // outs)
     pairs = in_count * out_count
-    groups = len(structure.column_channel)
-    if groups > 1:
-        per_group = structure.out_channels // groups
-        sources = structure.column_channel // ins
-        keys = [
-            np.unique((g * per_group + m) // outs * in_count + sources[g][structure.column_channel[g] >= 0])
-            for g in range(groups)
-            for m in {0, *range(per_group - (g * per_group) % outs % per_group, per_group, outs), per_group - 1} - {per_group}
-        ]
-        pairs = min(pairs, len(np.unique(np.concatenate(keys))) + (out_count if structure.bias else 0))
+    if len(structure.parts) > 1 or len(structure.parts[0].column_channel) > 1:
+        used = np.zeros((out_count, in_count), dtype=bool)
+        for part in structure.parts:
+            reads = part.column_channel >= 0
+            for group in range(len(reads)):
+                used[np.ix_(np.unique(part.out_channel[group] // outs), np.unique(part.column_channel[group][reads[group]] // ins))] = True
+        pairs = min(pairs, int(used.sum()) + (out_count if structure.bias else 0))
     return Blocking(degree, outs, ins, in_count + alone, out_count, pairs + alone * out_count)
 
 
@@ -89,18 +87,13 @@ def lay_out(structure: Structure, blocking: Blocking, linear: LinearMap, values:
     numbers = np.arange(structure.out_channels)
     starts = numbers // blocking.outs * n + numbers % blocking.outs * s
     targets = starts[:, None] + structure.place  # [J, P]
-    weights = structure.weights(linear, values)
-    outs = weights.shape[2]
-    g, k, m = np.nonzero((weights != 0) & (structure.column_channel >= 0)[:, :, None])
-    channel = structure.column_channel[g, k]
-    chosen = [
-        (
-            numbers[g * outs + m] // blocking.outs,
-            channel // blocking.ins,
-            (g * outs + m) % blocking.outs * s - channel % blocking.ins * step - structure.shift[g, k],
-            weights[g, k, m],
-        )
-    ]
+    chosen = []
+    for part in structure.parts:
+        weights = structure.weights(part, linear)
+        g, k, m = np.nonzero((weights != 0) & (part.column_channel >= 0)[:, :, None])
+        channel, out = part.column_channel[g, k], part.out_channel[g, m]
+        power = out % blocking.outs * s - channel % blocking.ins * step - part.shift[g, k]
+        chosen.append((out // blocking.outs, channel // blocking.ins, power, weights[g, k, m]))
     if structure.bias:
         bias = linear_bias(linear, values)[structure.scatter]  # [J, P]
         if structure.uniform_bias:

@@ -1,7 +1,8 @@
 """The ciphertext channel over TCP: gRPC without generated stubs, frames streamed both ways with flow control.
 
 A frame is one gRPC message, passed on as bytes. Neither side reads ahead: the next frame is asked for when the last one has been dealt
-with, so what waits in memory is bounded by HTTP/2's windows.
+with, so what waits in memory is bounded by HTTP/2's windows. A request that is small goes in one message instead (bundles.py), and its
+answer in as few as it needs.
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Callable, Iterable, Iterator, Mapping
 
 import grpc
 
 from he_backend.errors import HeError, NotPermitted, ParameterError, TransportError, Unauthenticated
+from he_backend.protocol.bundles import bundles, small_or_stream, unbundle
 from he_backend.protocol.messages import MAX_FRAME_BYTES
 from he_backend.protocol.transport import Handler
 
 DEFAULT_PORT = 34000
-METHOD = "/he_nn.Ciphertext/Exchange"
-_SERVICE, _METHOD_NAME = "he_nn.Ciphertext", "Exchange"
+_SERVICE, _STREAMED, _SMALL = "he_nn.Ciphertext", "Exchange", "Call"
+METHOD = f"/{_SERVICE}/{_STREAMED}"
 AUTHORIZATION, TASK = "authorization", "x-he-nn-task"  # metadata of a call: Bearer TOKEN; the id that both sides log
 Entrance = Callable[[Mapping[str, str]], Handler]  # the handler for a call with this metadata; raises HeError to refuse it
 _log = logging.getLogger(__name__)
@@ -39,6 +42,7 @@ _CLIENT = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.enable_retries", 0),  # retries are the session's
+    ("SingleThreadedUnaryStream", 1),  # answers to small requests are read in the caller's thread
     ("grpc.use_local_subchannel_pool", 1),  # a link that was closed leaves no connection behind for the next one
 )
 _NO_CONNECTION = ("failed to connect", "resol", "all backends failing")  # in gRPC's words
@@ -109,16 +113,29 @@ class GrpcLink:
         self._metadata = tuple((name, value) for name, value in pairs if value) or None
         self._call_timeout_s = call_timeout_s
         self._channel = _channel(address, connect_timeout_s, tls)
-        self._method = self._channel.stream_stream(METHOD)  # no serializers: bytes as they are
+        self._streamed = self._channel.stream_stream(METHOD)  # no serializers: bytes as they are
+        self._small = self._channel.unary_stream(f"/{_SERVICE}/{_SMALL}")
 
     def exchange(self, frames: Iterable[bytes]) -> Iterator[bytes]:
-        """The server's frames. Frames are taken from `frames` in a thread of gRPC's while the answer is read.
+        """The server's frames. Those of a large request are taken from `frames` in a thread of gRPC's while the answer is read.
 
         Closing the iterator cancels the call. Raises TransportError, Unauthenticated or NotPermitted, or what `frames` raised.
         """
-        outgoing = _Outgoing(frames)
+        small, stream = small_or_stream(frames)
+        if small is None:
+            yield from self._run(_Outgoing(stream), lambda outgoing: self._streamed(iter(outgoing), **self._options))
+        else:
+            for message in self._run(_Outgoing(()), lambda _: self._small(small, **self._options)):
+                yield from unbundle(message)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"timeout": self._call_timeout_s, "metadata": self._metadata}
+
+    def _run(self, outgoing: _Outgoing, start: Callable[[_Outgoing], Any]) -> Iterator[bytes]:
+        """The messages of the call that `start` makes."""
         try:
-            call = self._method(iter(outgoing), timeout=self._call_timeout_s, metadata=self._metadata)
+            call = start(outgoing)
         except ValueError:  # gRPC's answer on a closed channel
             raise TransportError(f"the link to {self._address} is closed") from None
         outgoing.stop = call.cancel
@@ -202,8 +219,11 @@ def serve_entrance(
         options=_SERVER,
         maximum_concurrent_rpcs=max(limits.max_calls, max_workers),
     )
-    behaviour = grpc.stream_stream_rpc_method_handler(_behaviour(entrance, limits.call_timeout_s))
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, {_METHOD_NAME: behaviour}),))
+    methods = {
+        _STREAMED: grpc.stream_stream_rpc_method_handler(_streamed(entrance, limits.call_timeout_s)),
+        _SMALL: grpc.unary_stream_rpc_method_handler(_small(entrance, limits.call_timeout_s)),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, methods),))
     port = _bind(server, address, tls)
     server.start()
     return ServerHandle(server, port)
@@ -236,22 +256,46 @@ def _server_credentials(tls: ServerTls) -> Any:
     return grpc.dynamic_ssl_server_credentials(first, fetch, roots is not None)
 
 
-def _behaviour(entrance: Entrance, call_timeout_s: float) -> Callable[[Iterator[bytes], Any], Iterator[bytes]]:
+def _streamed(entrance: Entrance, call_timeout_s: float) -> Callable[[Iterator[bytes], Any], Iterator[bytes]]:
     def exchange(requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
         handler = _admitted(entrance, context)
-        timer = threading.Timer(call_timeout_s, context.cancel)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield from handler(_incoming(requests))
-        except Exception:  # noqa: BLE001 - gRPC would send the text of the error to the client
-            if context.is_active():
-                _log.exception("a call failed")
-                context.abort(grpc.StatusCode.INTERNAL, "an error inside the server; its log describes it")
-        finally:
-            timer.cancel()
+        yield from _within(call_timeout_s, context, _guarded(handler(_incoming(requests)), context))
 
     return exchange
+
+
+def _small(entrance: Entrance, call_timeout_s: float) -> Callable[[bytes, Any], Iterator[bytes]]:
+    def call(request: bytes, context: Any) -> Iterator[bytes]:
+        handler = _admitted(entrance, context)
+        answer = _guarded(bundles(handler(unbundle(request))), context)
+        # Only an answer of several messages can wait for a client that does not read.
+        first, second = next(answer, None), next(answer, None)
+        if first is not None:
+            yield first
+        if second is not None:
+            yield from _within(call_timeout_s, context, chain((second,), answer))
+
+    return call
+
+
+def _within(seconds: float, context: Any, messages: Iterable[bytes]) -> Iterator[bytes]:
+    """The messages; the call is cancelled when they take longer."""
+    timer = threading.Timer(seconds, context.cancel)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield from messages
+    finally:
+        timer.cancel()
+
+
+def _guarded(messages: Iterator[bytes], context: Any) -> Iterator[bytes]:
+    try:
+        yield from messages
+    except Exception:  # noqa: BLE001 - gRPC would send the text of the error to the client
+        if context.is_active():
+            _log.exception("a call failed")
+            context.abort(grpc.StatusCode.INTERNAL, "an error inside the server; its log describes it")
 
 
 def _admitted(entrance: Entrance, context: Any) -> Handler:
