@@ -12,7 +12,7 @@ import numpy as np
 from he_backend import zoo
 from he_backend.ckks.engines import default_engine
 from he_backend.ckks.params import load_params
-from he_backend.errors import InputError, ParameterError, ProtocolError
+from he_backend.errors import InputError, NotFoundError, ParameterError, ProtocolError
 from he_backend.graph import Program, Reference, convert
 from he_backend.inference.describe import plan_figures
 from he_backend.inference.plan import PlanSpec, make_plan
@@ -124,7 +124,10 @@ class ModelOwner:
 
     def _register(self, model_type: str) -> ModelRecord:
         """A new model of a type of the zoo, from the weights that come with it."""
-        network = zoo.shipped(model_type)
+        try:
+            network = zoo.shipped(model_type)
+        except NotFoundError as missing:  # a type of the owner's own
+            return self.registry.add_again(model_type, str(missing))
         meta = {"dataset": network.dataset, "activation": network.activation, "input_shape": list(network.input_shape)}
         record = self.registry.add(network.onnx_path, network.model_type, test=network.load_test(), test_acc=network.test_acc, meta=meta)
         self.tracker.log(f"registered {record.model_name}: {network.model_type} trained on {network.dataset}")

@@ -51,20 +51,10 @@ class Owner:
         try:
             network = zoo.shipped(model_type)
         except NotFoundError as missing:
-            return self._again(model_type, missing)
+            return self.measure(self.registry.add_again(model_type, str(missing)))
         meta = {"dataset": network.dataset, "activation": network.activation, "input_shape": list(network.input_shape)}
         record = self.registry.add(network.onnx_path, network.model_type, test=network.load_test(), meta=meta)
         return self.measure(record)
-
-    def _again(self, model_type: str, missing: NotFoundError) -> ModelRecord:
-        """A new record of the newest model of a type that a user added."""
-        try:
-            first = self.registry.get(LATEST, model_type)
-        except NotFoundError:
-            raise NotFoundError(f"{missing}; nor is one of that type registered: he-nn model add FILE --type {model_type}") from None
-        test = None if first.test_path is None else self.registry.test_set(first)
-        meta = {**first.meta, "copy_of": first.model_id}
-        return self.measure(self.registry.add(self.registry.model_bytes(first), first.model_type, test=test, owner=first.owner, meta=meta))
 
     def load(self, model_type: str, model_name: str = LATEST) -> ModelRecord:
         """A registered model, its plain accuracy measured once more where it has a test set."""
