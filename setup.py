@@ -89,7 +89,7 @@ def version() -> str:
 
 SERVER = ["fastapi>=0.95", "uvicorn>=0.22", "python-multipart>=0.0.6"]
 TORCH = ["torch>=1.13", "onnxscript>=0.1; python_version >= '3.9'"]
-BENCH = ["psutil>=5.9", "matplotlib>=3.6"]
+BENCH = ["psutil>=5.9", "matplotlib>=3.6", "pillow>=9.1"]
 
 os.chdir(ROOT)
 setup(
