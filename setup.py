@@ -96,7 +96,7 @@ SERVER = [
     "tomli>=1.1; python_version < '3.11'",
 ]
 TORCH = ["torch>=1.13", "onnxscript>=0.1; python_version >= '3.9'"]
-BENCH = ["psutil>=5.9", "matplotlib>=3.6", "pillow>=9"]
+BENCH = ["psutil>=5.9", "matplotlib>=3.6", "pillow>=9.1"]
 POSTGRESQL = ["psycopg[binary]>=3.1"]
 TEXT = ["tokenizers>=0.13"]
 

@@ -139,6 +139,17 @@ def test_each_initial_load_is_a_model_of_its_own_and_a_later_one_takes_one_that_
     assert len(site.registry.list()) == 2
 
 
+def test_a_type_of_the_owners_own_is_bound_as_a_built_in_one_is(site):
+    network = zoo.shipped("MLP")
+    added = site.registry.add(network.onnx_path, "Fraud-v2", test=network.load_test())
+
+    bound = site.load("Fraud-v2")
+
+    assert bound.model_id != added.model_id and bound.model_name == bound.model_id[:6] + "Fraud-v2"
+    assert bound.test_acc == pytest.approx(network.test_acc)
+    assert site.load("fraud-v2", is_init=False).model_id == bound.model_id
+
+
 def test_loading_what_is_registered_measures_its_accuracy_again(site):
     bound = site.load()
     site.registry.set_accuracy(bound.model_id, 0.5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from he_backend import zoo
 from he_backend.errors import NotFoundError
-from he_backend.server.registry import LATEST, ModelRecord, Registry
+from he_backend.server.registry import ModelRecord, Registry
 
 
 def register(registry: Registry, model_type: str) -> ModelRecord:
@@ -15,15 +15,5 @@ def register(registry: Registry, model_type: str) -> ModelRecord:
     try:
         network = zoo.shipped(model_type)
     except NotFoundError as missing:
-        return _again(registry, model_type, missing)
+        return registry.add_again(model_type, str(missing))
     return registry.add(network.onnx_path, network.model_type, test=network.load_test(), test_acc=network.test_acc, meta=network.describe())
-
-
-def _again(registry: Registry, model_type: str, missing: NotFoundError) -> ModelRecord:
-    try:
-        first = registry.get(LATEST, model_type)
-    except NotFoundError:
-        raise NotFoundError(f"{missing}; nor is one of that type registered: he-nn model add FILE --type {model_type}") from None
-    test = None if first.test_path is None else registry.test_set(first)
-    meta = {**first.meta, "copy_of": first.model_id}
-    return registry.add(registry.model_bytes(first), first.model_type, test=test, test_acc=first.test_acc, owner=first.owner, meta=meta)
