@@ -59,8 +59,11 @@ def quiet() -> Any:
 
 
 def numpy_type(element_type: int) -> str:
-    """The numpy name of an ONNX element type."""
-    return str(np.dtype(helper.tensor_dtype_to_np_dtype(element_type)).name)
+    """The numpy name of an ONNX element type. Raises ModelError when there is none."""
+    try:
+        return str(np.dtype(helper.tensor_dtype_to_np_dtype(element_type)).name)
+    except (KeyError, TypeError):
+        raise ModelError(f"ONNX element type {element_type} is unknown, or one that arrays cannot hold") from None
 
 
 def optimise(model: bytes, disabled: Sequence[str] = ()) -> onnx.ModelProto:
