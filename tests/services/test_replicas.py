@@ -81,7 +81,7 @@ def free_port():
 def test_a_task_goes_on_when_one_of_two_replicas_is_killed(network, tmp_path):
     for name in ("one", "other", "client"):
         (tmp_path / name).mkdir()
-    x = rows(network, 40_960)
+    x = rows(network, 20_480)
     with contextlib.ExitStack() as stack:
         other = processes.server(tmp_path / "other", "--registry", tmp_path / "models")
         stack.callback(other.stop)

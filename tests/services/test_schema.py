@@ -1,4 +1,4 @@
-"""What schemathesis makes of the OpenAPI documents: thousands of right and wrong requests, no 5xx, no answer that the document lacks."""
+"""What schemathesis makes of the OpenAPI documents: right and wrong requests, no 5xx, no answer that the document lacks."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests import processes
 
 # Not among the checks: that whatever the schema allows is accepted. Models, files and parameters must exist, which no schema can say.
 OPTIONS = (
-    *("--exclude-checks", "positive_data_acceptance", "--phases", "coverage,fuzzing", "--max-time", "15"),
-    *("--request-timeout", "60", "--max-examples", "5", "--seed", "1", "--no-color"),
+    *("--exclude-checks", "positive_data_acceptance", "--phases", "fuzzing"),  # by hand also coverage: minutes
+    *("--request-timeout", "60", "--max-examples", "4", "--seed", "1", "--no-color"),
 )
 
 

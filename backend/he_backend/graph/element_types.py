@@ -7,12 +7,17 @@ from typing import Any
 import numpy as np
 import onnx
 
+from he_backend.errors import ModelError
+
 
 def numpy_type(element_type: int) -> str:
-    """The numpy name of an ONNX element type."""
+    """The numpy name of an ONNX element type. Raises ModelError when there is none."""
     find = getattr(onnx.helper, "tensor_dtype_to_np_dtype", None)  # onnx 1.13 and up
-    dtype = _mapping().TENSOR_TYPE_TO_NP_TYPE[element_type] if find is None else find(element_type)
-    return str(np.dtype(dtype).name)
+    try:
+        dtype = _mapping().TENSOR_TYPE_TO_NP_TYPE[element_type] if find is None else find(element_type)
+        return str(np.dtype(dtype).name)
+    except (KeyError, TypeError):
+        raise ModelError(f"ONNX element type {element_type} is unknown, or one that arrays cannot hold") from None
 
 
 def element_type(dtype: str) -> int:

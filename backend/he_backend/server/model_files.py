@@ -49,7 +49,7 @@ def unpack_test_set(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     advice = "save it with numpy.savez(path, x=rows, y=labels)"
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            x, y = arrays["x"], arrays["y"]
+            x, y = np.asarray(arrays["x"]), np.asarray(arrays["y"])  # a damaged member comes as bytes
     except Exception:  # noqa: BLE001 - numpy and zipfile raise a dozen kinds for damaged files
         raise InputError(f"the test set is not an .npz file with plain arrays x and y: {advice}") from None
     if x.ndim < 1 or y.ndim < 1 or len(x) != len(y) or not len(x):

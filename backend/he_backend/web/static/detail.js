@@ -1,7 +1,7 @@
 // One inference, evaluation or model in full.
 
 import { roundCharts } from "./chart.js";
-import { by, bytes, draw, make, seconds } from "./dom.js";
+import { by, bytes, make, seconds } from "./dom.js";
 
 const MOST_ROWS = 25;
 
@@ -108,23 +108,18 @@ function table(head, lines, numbers, note) {
 
 function predictions(record) {
   if (!record.inference_result) return make("p", { class: "note" }, "The predictions are not in this service's memory any more.");
-  const values = JSON.parse(record.inference_result);
+  const values = JSON.parse(record.inference_result.replace(/-?\b(NaN|Infinity)\b/g, "null")); // Python's JSON may hold what JSON has no word for
   const save = make("button", { type: "button", class: "quiet", click: () => download(record) }, "Save as JSON");
   const flat = values.every((row) => Array.isArray(row) && row.length > 1 && row.every((score) => typeof score === "number"));
   const lines = values.slice(0, MOST_ROWS).map((row, index) => (flat ? scored(row, index) : [index, JSON.stringify(row)]));
   const head = flat ? ["Row", "Largest at", "Score", "Ahead of the next by"] : ["Row", "Output"];
   const more = values.length > MOST_ROWS ? `The first ${MOST_ROWS} of ${values.length} rows.` : "";
-  return make("div", { id: "predictions" }, make("div", { class: "head" }, make("h3", {}, "Predictions"), save), table(head, lines, flat ? [0, 1, 2] : [0], more));
+  return make("div", { id: "predictions" }, make("div", { class: "head" }, make("h3", {}, "Predictions"), save), table(head, lines, flat ? [0, 1, 2, 3] : [0], more));
 }
 
 function scored(row, index) {
   const order = row.map((_, place) => place).sort((a, b) => row[b] - row[a]);
-  const margin = row[order[0]] - row[order[1]];
-  const spread = row[order[0]] - row[order[order.length - 1]];
-  const share = spread > 0 ? margin / spread : 0;
-  const bar = draw("svg", { viewBox: "0 0 100 6", preserveAspectRatio: "none", role: "img", "aria-label": margin.toPrecision(3) },
-    draw("rect", { class: "empty-score", width: 100, height: 6 }), draw("rect", { class: "score", width: 100 * share, height: 6 }));
-  return [index, order[0], row[order[0]].toFixed(4), bar];
+  return [index, order[0], row[order[0]].toFixed(4), (row[order[0]] - row[order[1]]).toFixed(4)];
 }
 
 function download(record) {
