@@ -1,3 +1,2 @@
 """The version of he-nn."""
-
 VERSION = "0.1.0"

@@ -1,5 +1,4 @@
 """The canonical embedding, against its definition and against SEAL's encoder."""
-
 from __future__ import annotations
 
 import numpy as np

@@ -1,5 +1,4 @@
 """Embedding tables: refused, public, or private through encrypted one-hot rows."""
-
 from __future__ import annotations
 
 import numpy as np

@@ -1,5 +1,4 @@
 """Segments as blocks: shared weights stay shared, and the general way agrees with the direct one."""
-
 from __future__ import annotations
 
 import numpy as np

@@ -1,5 +1,4 @@
 """Each rewrite: the graph before, the operators after, and the same function (the importer compares every model with ONNX Runtime)."""
-
 from __future__ import annotations
 
 import numpy as np

@@ -1,5 +1,4 @@
 """Who computes what: the rules of the split, each on the smallest network that shows it."""
-
 from __future__ import annotations
 
 import numpy as np

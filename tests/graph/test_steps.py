@@ -1,5 +1,4 @@
 """Client steps: what a peer may send, and running them."""
-
 from __future__ import annotations
 
 import numpy as np

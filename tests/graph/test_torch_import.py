@@ -1,5 +1,4 @@
 """PyTorch modules through ONNX: what people bring, with random weights, against PyTorch itself."""
-
 from __future__ import annotations
 
 import numpy as np

@@ -1,5 +1,4 @@
 """A program without encryption, in plain floating point: what every engine must come close to."""
-
 from __future__ import annotations
 
 from typing import Any, Mapping, Union

@@ -1,5 +1,4 @@
 """`Graph`: a network run on one row, as a frozen value; passes return a new one."""
-
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace

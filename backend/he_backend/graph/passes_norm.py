@@ -1,5 +1,4 @@
 """Passes that take the learned scale and shift out of normalisations, so that they move into the model owner's segments."""
-
 from __future__ import annotations
 
 from typing import Sequence

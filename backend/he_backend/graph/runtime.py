@@ -1,5 +1,4 @@
 """ONNX Runtime as the living definition of the operators: sessions with bounded threads, random inputs, comparison of results."""
-
 from __future__ import annotations
 
 import os
