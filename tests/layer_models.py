@@ -1,4 +1,5 @@
 """Published networks with reference outputs: the layer models and mnist_8 of $HE_NN_DATA/onnx, read where they lie."""
+
 from __future__ import annotations
 
 import functools
@@ -64,6 +65,4 @@ def mnist_8_cases():
 
 def rows_of(program, case):
     """The case's inputs as rows of the program, by name."""
-    return {
-        spec.name: array if program.row_wise else array[None] for spec, array in zip(program.inputs, case.inputs)
-    }
+    return {spec.name: array if program.row_wise else array[None] for spec, array in zip(program.inputs, case.inputs)}

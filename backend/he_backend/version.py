@@ -1,2 +1,3 @@
 """The version of he-nn."""
+
 VERSION = "0.1.0"

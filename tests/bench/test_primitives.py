@@ -1,4 +1,5 @@
 """The benchmark of encryption and decryption runs on every engine and tells what it measured."""
+
 from __future__ import annotations
 
 import pytest

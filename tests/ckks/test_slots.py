@@ -1,4 +1,5 @@
 """The canonical embedding, against its definition and against SEAL's encoder."""
+
 from __future__ import annotations
 
 import numpy as np

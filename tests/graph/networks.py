@@ -2,6 +2,7 @@
 
 `networks()` is the hypothesis strategy; `rows_for` makes rows for a network; `plain` runs ONNX Runtime on them.
 """
+
 from __future__ import annotations
 
 import numpy as np

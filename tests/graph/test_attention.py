@@ -1,4 +1,5 @@
 """ONNX's Attention operator, Einsum with weights, and norms of newer operator sets, against ONNX Runtime."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,5 @@
 """Embedding tables: refused, public, or private through encrypted one-hot rows."""
+
 from __future__ import annotations
 
 import numpy as np

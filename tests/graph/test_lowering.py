@@ -1,4 +1,5 @@
 """Segments as blocks: shared weights stay shared, and the general way agrees with the direct one."""
+
 from __future__ import annotations
 
 import numpy as np

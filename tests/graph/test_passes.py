@@ -1,4 +1,5 @@
 """Each rewrite: the graph before, the operators after, and the same function (the importer compares every model with ONNX Runtime)."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,5 @@
 """Networks nobody here made: the 80 layer models and mnist_8, against the outputs their publishers computed."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,5 @@
 """Recurrent layers against ONNX Runtime and PyTorch: every option, what it costs in rounds, and what is refused."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -77,7 +78,6 @@ class Layer:
             else:
                 made[name] = self.random.standard_normal((count, *shape)).astype(np.float32)
         return made
-
 
     def plain(self, row):
         """What ONNX Runtime computes for one row, in the order of the layer's layout: it runs layout 0 only."""

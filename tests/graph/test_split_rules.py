@@ -1,4 +1,5 @@
 """Who computes what: the rules of the split, each on the smallest network that shows it."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,5 @@
 """Client steps: what a peer may send, and running them."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,5 @@
 """PyTorch modules through ONNX: what people bring, with random weights, against PyTorch itself."""
+
 from __future__ import annotations
 
 import numpy as np

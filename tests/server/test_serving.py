@@ -1,4 +1,5 @@
 """Both parties over gRPC: a registry served, a server that goes away in the middle, one that comes back."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -3,6 +3,7 @@
 Slot j of a polynomial m is its value at zeta^(3^j), zeta being the primitive 2N-th root exp(i pi / N) (Cheon, Kim, Kim and Song,
 ASIACRYPT 2017, section 3.3; SEAL's native/src/seal/ckks.cpp has the same order). An FFT of length 2N evaluates m at all powers of zeta.
 """
+
 from __future__ import annotations
 
 import numpy as np

@@ -6,6 +6,7 @@ turns into `affine.AffineMap` and whose client steps `steps.StepRunner` runs. No
 Two views of a tensor. Inside a `Graph` shapes are those of the ONNX network run on one row (a batch axis of size 1 is still there).
 In a `Program` they are per row: the leading axis of size 1 is gone, and clients hold arrays [rows, *shape].
 """
+
 from he_backend.graph.convert import convert
 from he_backend.graph.interpret import run_program
 from he_backend.graph.program import Program

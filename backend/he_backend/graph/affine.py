@@ -1,4 +1,5 @@
 """`AffineMap`: what a segment computes, over flattened elements, in plain floating point."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,4 +1,5 @@
 """The door of the room: a model file, bytes, ModelProto or PyTorch module -> `Program`."""
+
 from __future__ import annotations
 
 from typing import Any, Mapping

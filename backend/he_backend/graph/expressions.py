@@ -3,6 +3,7 @@
 `Diagonal`: every element is a bias plus at most one scaled element of each term (scales, shifts, data movement of what the client sends).
 `Mixed`: blocks, as a weighted operator makes them. Both are immutable; operations return new ones.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass, replace

@@ -1,4 +1,5 @@
 """Shapes and element types of every value of a graph, and the check that runs after import and after every pass."""
+
 from __future__ import annotations
 
 from dataclasses import replace

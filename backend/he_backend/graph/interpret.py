@@ -1,4 +1,5 @@
 """A program without encryption, in plain floating point: what every engine must come close to."""
+
 from __future__ import annotations
 
 from typing import Any, Mapping, Union

@@ -1,4 +1,5 @@
 """Segment -> `AffineMap`: its operators composed, element by element, into one affine map."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -34,9 +35,7 @@ def lower_segment(segment: Segment) -> AffineMap:
     return AffineMap(in_sizes, out_sizes, _merged(blocks), bias)
 
 
-def _evaluate(
-    segment: Segment, node: Node, known: Mapping[str, ex.Expression], in_sizes: tuple[int, ...]
-) -> Mapping[str, ex.Expression]:
+def _evaluate(segment: Segment, node: Node, known: Mapping[str, ex.Expression], in_sizes: tuple[int, ...]) -> Mapping[str, ex.Expression]:
     """The values that one node writes."""
     shapes, constants = segment.tensor_shapes, segment.constants
     output = node.outputs[0]

@@ -1,4 +1,5 @@
 """`Graph`: a network run on one row, as a frozen value; passes return a new one."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace

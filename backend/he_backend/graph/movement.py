@@ -1,4 +1,5 @@
 """Data movement as index arrays: which input element each output element is."""
+
 from __future__ import annotations
 
 from typing import Mapping
@@ -79,4 +80,3 @@ def repeats_elements(node: Node, constants: Mapping[str, np.ndarray]) -> bool:
         indices = constants.get(node.inputs[1], np.zeros(2, np.int64))
         return len(np.unique(indices)) < indices.size or bool(np.any(indices < 0))
     return True
-

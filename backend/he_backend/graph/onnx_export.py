@@ -1,4 +1,5 @@
 """`Graph` and pieces of it back to ONNX."""
+
 from __future__ import annotations
 
 from typing import Any, Iterable, Mapping, Sequence

@@ -1,4 +1,5 @@
 """ONNX -> `Graph`: read, fixed to one row, optimised by ONNX Runtime, rewritten by the passes, and compared with ONNX Runtime."""
+
 from __future__ import annotations
 
 import os
@@ -76,10 +77,13 @@ _FUSIONS = (
 
 def _foreign(model: onnx.ModelProto) -> list[str]:
     version = opset_of(model)
-    return sorted({
-        node.op_type for node in model.graph.node
-        if node.domain not in ("", "ai.onnx") or not (node.op_type in ops.REWRITTEN or onnx.defs.has(node.op_type, version))
-    })
+    return sorted(
+        {
+            node.op_type
+            for node in model.graph.node
+            if node.domain not in ("", "ai.onnx") or not (node.op_type in ops.REWRITTEN or onnx.defs.has(node.op_type, version))
+        }
+    )
 
 
 def _build(model: onnx.ModelProto, inputs: Sequence[tuple[str, tuple[int, ...], str]], name: str) -> Graph:

@@ -1,4 +1,5 @@
 """A model file, bytes or ModelProto -> a ModelProto that is whole, of bounded size, and of an operator set that ONNX Runtime runs."""
+
 from __future__ import annotations
 
 import os
@@ -107,11 +108,23 @@ def _check_operators(model: onnx.ModelProto) -> None:
     problems = []
     for position, node in enumerate(model.graph.node):
         if node.domain in _FUSED_DOMAINS:
-            problems.append(Unsupported(label(node, position), node.op_type, "is a fused operator of ONNX Runtime, made by its optimizer",
-                                        "take the model as it was before optimising; it is optimised here as far as it helps"))
+            problems.append(
+                Unsupported(
+                    label(node, position),
+                    node.op_type,
+                    "is a fused operator of ONNX Runtime, made by its optimizer",
+                    "take the model as it was before optimising; it is optimised here as far as it helps",
+                )
+            )
         elif node.domain not in _STANDARD:
-            problems.append(Unsupported(label(node, position), node.op_type, f"comes from the custom domain {node.domain!r}",
-                                        "export with standard ONNX operators only"))
+            problems.append(
+                Unsupported(
+                    label(node, position),
+                    node.op_type,
+                    f"comes from the custom domain {node.domain!r}",
+                    "export with standard ONNX operators only",
+                )
+            )
         elif not onnx.defs.has(node.op_type, version) and node.op_type not in ops.REWRITTEN:
             problems.append(Unsupported(label(node, position), node.op_type, f"is not an ONNX operator of opset {version}"))
         else:

@@ -1,4 +1,5 @@
 """Recurrent nodes in a model file: batch-first ones (layout 1), which ONNX Runtime has no kernels for, become time-first ones."""
+
 from __future__ import annotations
 
 import onnx

@@ -1,4 +1,5 @@
 """The operator table: what each ONNX operator is to the splitter. What is not in it is refused, never guessed."""
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -81,9 +82,7 @@ REFUSED = {
         "OptionalGetElement OptionalHasElement",
         _STRINGS,
     ),
-    **_all(
-        "QuantizeLinear DequantizeLinear DynamicQuantizeLinear QLinearConv QLinearMatMul MatMulInteger ConvInteger", _QUANTISED
-    ),
+    **_all("QuantizeLinear DequantizeLinear DynamicQuantizeLinear QLinearConv QLinearMatMul MatMulInteger ConvInteger", _QUANTISED),
     **_all("NonZero Unique NonMaxSuppression Compress", _DYNAMIC),
 }
 

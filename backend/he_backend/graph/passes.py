@@ -2,6 +2,7 @@
 
 Each pass is `Graph -> Graph`, computes the same function, and is checked (operators, shapes) before the next one runs.
 """
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -163,9 +164,7 @@ def mask_to_choice(graph: Graph) -> Graph:
         low = mask[mask != 0]
         if not low.size or np.any(low != low[0]) or not float(low[0]) <= _MASK_BELOW:
             return None
-        chosen = bench.make(
-            "Where", [bench.constant("mask", mask != 0), bench.like("low", float(low[0])), bench.like("zero", 0.0)]
-        )
+        chosen = bench.make("Where", [bench.constant("mask", mask != 0), bench.like("low", float(low[0])), bench.like("zero", 0.0)])
         operands = [bench.node.inputs[1 - position], chosen.outputs[0]]
         return [chosen, bench.make("Add", operands, bench.node.outputs[0])]
 

@@ -1,4 +1,5 @@
 """The pass that takes ONNX's Attention operator apart into products, a softmax and masks, all of them free of weights."""
+
 from __future__ import annotations
 
 import math
@@ -46,9 +47,7 @@ class _Attention:
         heads = int(node.attribute("kv_num_heads", 0)) if flat else bench.shape(1)[1]
         if heads < 1 or query_heads % heads:
             return None
-        query, keys, values = (
-            self._heads(bench.name(i), bench.shape(i), count) for i, count in ((0, query_heads), (1, heads), (2, heads))
-        )
+        query, keys, values = (self._heads(bench.name(i), bench.shape(i), count) for i, count in ((0, query_heads), (1, heads), (2, heads)))
         queries_length, length = bench.shape(0)[-2], bench.shape(1)[-2]
         depth = bench.shape(0)[-1] // (query_heads if flat else 1)
         width = bench.shape(2)[-1] // (heads if flat else 1)

@@ -1,4 +1,5 @@
 """What becomes of embedding tables, constants looked up by data: refused, published, or multiplied by encrypted one-hot rows."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,4 +1,5 @@
 """The pass that undoes data movement: what comes out as an existing value, element by element, is that value."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,4 +1,5 @@
 """Passes that take the learned scale and shift out of normalisations, so that they move into the model owner's segments."""
+
 from __future__ import annotations
 
 from typing import Sequence

@@ -1,4 +1,5 @@
 """Passes on products: Einsum with weights as MatMul, and products and sums with zeros left out."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, replace

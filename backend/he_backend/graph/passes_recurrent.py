@@ -1,4 +1,5 @@
 """The pass that unrolls recurrent layers in time, so that only products with weights reach the model owner."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,4 +1,5 @@
 """The pass that selects before it computes: a classifier that reads one position needs the last layers at that position only."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace

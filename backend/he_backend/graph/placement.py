@@ -3,6 +3,7 @@
 Levels: client step l runs after l rounds. An expression of level l is computed in round l (counted from 0) from values that the client
 has in step l, so the client can have its result in step l + 1.
 """
+
 from __future__ import annotations
 
 import math

@@ -1,4 +1,5 @@
 """Every node of a rewritten graph that cannot run encrypted, with its reason: nothing is guessed, and all are told at once."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -36,7 +37,8 @@ def _problem(graph: Graph, node: Node) -> ops.Refusal | None:
         name = node.inputs[position] if position < len(node.inputs) else ""
         if name and name not in graph.constants:
             return ops.Refusal(
-                f"its argument {position} ({name}) sets a shape and depends on the data", "export with fixed sizes",
+                f"its argument {position} ({name}) sets a shape and depends on the data",
+                "export with fixed sizes",
             )
     odd = [n for n in (*node.inputs, *node.outputs) if n and np.dtype(graph.dtypes.get(n, "float32")).kind not in "fiub"]
     if odd:

@@ -1,4 +1,5 @@
 """`Program`: a network split between the model owner (segments) and the data owner (steps). Shapes are per row."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field

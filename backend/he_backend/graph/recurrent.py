@@ -1,4 +1,5 @@
 """What an ONNX LSTM, GRU or RNN node computes, read into a value: weights per direction, activations, options; or why it cannot run."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -88,8 +89,7 @@ def recurrence_of(graph: Graph, node: Node) -> Recurrence:
     activations = _activations(node)
     each = len(_DEFAULT_ACTIVATIONS[node.op])
     directions = tuple(
-        _direction(graph, node, index, reverse, activations[index * each : (index + 1) * each])
-        for index, reverse in enumerate(reverses)
+        _direction(graph, node, index, reverse, activations[index * each : (index + 1) * each]) for index, reverse in enumerate(reverses)
     )
     clip = float(node.attribute("clip", 0.0))
     return Recurrence(

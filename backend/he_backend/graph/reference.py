@@ -1,4 +1,5 @@
 """The plain network in ONNX Runtime: what encrypted results are compared with, in values and in time."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,4 +1,5 @@
 """What passes share: apply a local rule (one node -> several) over a graph."""
+
 from __future__ import annotations
 
 from dataclasses import replace

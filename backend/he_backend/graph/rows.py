@@ -3,6 +3,7 @@
 Axis 0 of the inputs counts rows when its size is open or 1, or when running the model on each row alone gives the same answers as running
 it on all. Otherwise (a softmax over axis 0, a matrix as the input) a whole input tensor is one row.
 """
+
 from __future__ import annotations
 
 from typing import Any, Mapping, NamedTuple, Sequence

@@ -1,4 +1,5 @@
 """ONNX Runtime as the living definition of the operators: sessions with bounded threads, random inputs, comparison of results."""
+
 from __future__ import annotations
 
 import os

@@ -1,4 +1,5 @@
 """The general way: affine expressions as sparse matrices, multiplied, and cut into blocks again."""
+
 from __future__ import annotations
 
 from typing import Any, Iterable, Sequence
@@ -15,9 +16,7 @@ MAX_NONZEROS = 1 << 24  # about 400 MB while it is worked on
 def check_size(nonzeros: int, what: str) -> None:
     """Raises CapacityError when a matrix would be too large to build."""
     if nonzeros > MAX_NONZEROS:
-        raise CapacityError(
-            f"{what} needs a matrix of {nonzeros} nonzeros, more than {MAX_NONZEROS}; make its layers smaller"
-        )
+        raise CapacityError(f"{what} needs a matrix of {nonzeros} nonzeros, more than {MAX_NONZEROS}; make its layers smaller")
 
 
 def matrix_of(blocks: Iterable[Block], rows: int, columns: int) -> Any:

@@ -4,6 +4,7 @@ The client-aided split of nGraph-HE2 (Boemer et al., WAHC 2019), made general: a
 the client's, and everything that one round can compute is one segment. `placement` finds the earliest place of every value; here the
 network is walked back from its outputs, so that nothing is computed or sent that nobody needs.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass, replace

@@ -1,4 +1,5 @@
 """Client steps as ONNX networks without weights, on many rows at once where that gives the same results."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,4 +1,5 @@
 """Client steps on the data owner's side: checked before use, because a peer sent them, and run by ONNX Runtime."""
+
 from __future__ import annotations
 
 from typing import Any, Mapping

@@ -2,6 +2,7 @@
 
 A template is `Block`s over the operator's own input (source 0) and its own output, plus a bias per output element.
 """
+
 from __future__ import annotations
 
 from typing import Any, NamedTuple, Sequence

@@ -1,4 +1,5 @@
 """PyTorch modules -> ONNX -> `Graph`. torch is an extra, imported only here and only when it is used."""
+
 from __future__ import annotations
 
 import contextlib
