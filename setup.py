@@ -160,7 +160,6 @@ setup(
             "ruff",
             "mypy",
             "types-protobuf",
-            "types-prometheus_client",
             "vermin",
             "pybind11>=2.11",
             "PyYAML>=6",
