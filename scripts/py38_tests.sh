@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The unit tests on Python 3.8 with the oldest allowed version of every dependency, in an environment of their own (.venv-py38).
-# Left out: what needs torch, live services or today's gRPC (tests/services, tests/protocol/test_grpc_transport.py), and FATE jobs.
+# Arguments are those of pytest (default: tests). Left out: what needs torch, live services or today's gRPC (tests/services, tests/protocol/test_grpc_transport.py), and FATE jobs.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -28,5 +28,5 @@ if [ "$(cat "$env/.pins" 2>/dev/null || true)" != "$want" ]; then
     echo "$want" >"$env/.pins"
 fi
 export PYTHONPATH="$root/backend:$root"
-exec "$env/bin/python" -m pytest -q -p no:cacheprovider -m "not fate and not slow" tests \
-    --ignore tests/bench --ignore tests/services --ignore tests/protocol/test_grpc_transport.py "$@"
+exec "$env/bin/python" -m pytest -q -p no:cacheprovider -m "not fate and not slow" \
+    --ignore tests/bench --ignore tests/services --ignore tests/protocol/test_grpc_transport.py "${@:-tests}"

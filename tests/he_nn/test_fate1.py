@@ -13,6 +13,7 @@ import pytest
 
 from he_backend.errors import EngineError, InputError, NotFoundError, ParameterError
 from he_nn.table import read_detail
+from tests import processes
 from tests.he_nn import fate1_job
 from tests.he_nn.test_roles import CUSTOM, digits
 
@@ -246,3 +247,29 @@ def test_listing_the_components_loads_nothing_and_the_host_never_loads_the_secre
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TOP / "backend"), str(TOP)])}
     subprocess.run([sys.executable, "-c", code, str(fate1_job.PLATFORM)], check=True, env=environment)
+
+
+# by way of the services, as real processes
+
+
+@pytest.fixture(scope="module")
+def services(tmp_path_factory):
+    server = processes.server(tmp_path_factory.mktemp("server"))
+    client = processes.client(tmp_path_factory.mktemp("client"), server.http)
+    yield server, client
+    assert (client.stop(), server.stop()) == (0, 0)
+
+
+def test_the_services_take_the_hosts_place(services):
+    server, client = services
+    served = {**ENCRYPTED, "server_url": server.http}
+    loaded = fate1_job.run("HeNNLoad", {"model_type": "MLP", "server_url": server.http}, hosts=0)
+    evaluated = fate1_job.run("HeNNEval", {**served, "batch_size": 20}, hosts=0, models=fate1_job.chained("load_0", *loaded))
+    rows, plain = digits(12)
+    expected = dict(zip(rows.ids, plain.argmax(axis=1).tolist()))
+
+    assert evaluated[0].tracker.summary["test_acc"] > 0.9
+    for values in (served, {**served, "is_encryption": False}, {**served, "client": True, "client_url": client.http}):
+        guest, host = fate1_job.run("HeNNInference", values, lines(rows), models=fate1_job.chained("load_0", *loaded))
+        assert {key: features[1] for key, features in content(guest.data)} == expected
+        assert host.data is None and guest.crossed == []
