@@ -118,7 +118,7 @@ def test_depthwise_groups_are_told_from_their_first():
     assert np.array_equal(part.column_channel, np.repeat(np.arange(96)[:, None], 9, axis=1))
 
 
-@pytest.mark.parametrize("name", ["shortcut", "scaled_residual"])
+@pytest.mark.parametrize("name", ["shortcut", "scaled_residual", "query_of_one"])
 def test_several_layers_of_one_round_are_exact(name):
     model, index = getattr(Branches, name)()
     program = he.convert(model)

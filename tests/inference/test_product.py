@@ -17,7 +17,7 @@ from he_backend.ckks.params import load_params
 from he_backend.ckks.product import clear_product
 from he_backend.graph.affine import AffineMap, Block, lower
 from he_backend.inference.boxes import expand, find_boxes
-from he_backend.inference.choice import choose_packing
+from he_backend.inference.choice import packing_options
 from he_backend.inference.packing import ProductPacker
 from he_backend.inference.plan import RoundPlan, safe_scale
 from he_backend.inference.product import blockings, lay_out, spread
@@ -57,7 +57,7 @@ def product_of(affine, shapes, rows, rng, blocking=None, bits=8):
     """What a random batch of small integers becomes under product packing, and what it should."""
     structure = find_structure(affine, shapes)
     map_ = quantise(affine, bits)
-    chosen = blocking or choose_packing(affine, structure, statistics(affine), DEGREE, "clear", "product", rows).blocking
+    chosen = blocking or packing_options(affine, structure, statistics(affine), DEGREE, "clear", "product", rows)[0].packing.blocking
     layout, product = lay_out(structure, chosen, map_.linear, sum(affine.in_sizes))
     assert (product.in_count, product.out_count, product.pairs) == (chosen.in_count, chosen.out_count, product.pairs)
     assert product.pairs <= chosen.pairs
@@ -178,8 +178,18 @@ class Branches:
         net.add("Relu", [net.add("Add", [wide, scaled], (1, 16, 12))], (1, 16, 12))
         return net.model(), 1
 
+    @staticmethod
+    def query_of_one():
+        net = NetworkBuilder((9, 12))
+        keys = net.add("MatMul", ["x", net.weights(12, 10)], (1, 9, 10))
+        keys = net.add("Add", [keys, net.weights(10)], (1, 9, 10))
+        first = net.add("Gather", ["x", net.constant(np.array([4]))], (1, 1, 12), axis=1)
+        query = net.add("Add", [net.add("MatMul", [first, net.weights(12, 10)], (1, 1, 10)), net.weights(10)], (1, 1, 10))
+        net.add("Mul", [net.add("Relu", [keys], (1, 9, 10)), net.add("Tanh", [query], (1, 1, 10))], (1, 9, 10))
+        return net.model(), 0
 
-@pytest.mark.parametrize("name", ["shortcut", "scaled_residual"])
+
+@pytest.mark.parametrize("name", ["shortcut", "scaled_residual", "query_of_one"])
 def test_several_layers_of_one_round_share_a_grid_of_positions(name):
     model, index = getattr(Branches, name)()
     program = he.convert(model)
@@ -267,7 +277,7 @@ def test_the_expected_noise_counts_all_weights_of_a_polynomial():
     rng = np.random.default_rng(9)
     affine = dense(rng.normal(size=(50, 30)), rng.normal(size=30))
     structure, stats = find_structure(affine, [(50,)]), statistics(affine)
-    choice = choose_packing(affine, structure, stats, DEGREE, "native", "product", 1)
+    choice = packing_options(affine, structure, stats, DEGREE, "native", "product", 1)[0].packing
     map_ = quantise(affine, 12)
     _, product = lay_out(structure, choice.blocking, map_.linear, 50)
 

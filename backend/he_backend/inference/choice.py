@@ -40,45 +40,58 @@ BATCH = Packing("batch")
 GRID = Packing("grid")
 
 
-def choose_packing(
+@dataclass(frozen=True)
+class Option:
+    """A packing that a round can take, and its estimated nanoseconds for the rows wanted, under one prime."""
+
+    packing: Packing
+    nanoseconds: float
+
+
+def packing_options(
     affine: AffineMap, structure: Structure | None, stats: Sequence[Statistics], degree: int, engine: str, wanted: str, rows: int
-) -> Packing:
-    """The packing of one round at a ring degree: the cheapest one, or the wanted one where the round has a structure that it can use.
+) -> tuple[Option, ...]:
+    """What a round can take at a ring degree, the cheapest first: of the packing wanted where the round has the structure for it.
 
-    Otherwise it stays with 'batch', which every map fits.
+    Otherwise only 'batch', which every map fits. Options that cost more than another and have no less noise are left out.
     """
-    options = packing_costs(affine, structure, stats, degree, engine, rows)
-    fitting = [option for option in options if wanted in ("auto", option[0].name)]
-    return min(fitting, key=lambda option: option[1])[0] if fitting else BATCH
+    options = [option for option in _all_options(affine, structure, stats, degree, engine, rows) if wanted in ("auto", option.packing.name)]
+    if not options:
+        return (Option(BATCH, 0.0),)
+    chosen: list[Option] = []
+    for option in sorted(options, key=lambda one: (one.nanoseconds, one.packing.noise_factor)):
+        if not chosen or option.packing.noise_factor < chosen[-1].packing.noise_factor:
+            chosen.append(option)
+    return tuple(chosen)
 
 
-def packing_costs(
+def _all_options(
     affine: AffineMap, structure: Structure | None, stats: Sequence[Statistics], degree: int, engine: str, rows: int
-) -> list[tuple[Packing, float]]:
-    """What a round can take, the best of each kind, and its estimated nanoseconds for `rows` rows under one prime."""
+) -> list[Option]:
     constant = 1 if affine.bias.any() else 0
     size = RoundSize(sum(affine.in_sizes) + constant, sum(affine.out_sizes), affine.nonzeros)
-    options = [(BATCH, batch_nanoseconds(size, degree, rows))]
+    options = [Option(BATCH, batch_nanoseconds(size, degree, rows))]
     if structure is None or engine not in COEFFICIENT_ENGINES:
         return options
     if fits_grid(structure, degree):
         _, shift, _ = grid_sources(structure)
-        options.append((GRID, grid_nanoseconds(structure, len(shift) + constant, int((shift > 0).sum()), degree, rows)))
-    reach = int(structure.place.max()) + 1
-
-    def cost(blocking: Blocking) -> float:
-        return product_nanoseconds(blocking, min(degree, (blocking.outs - 1) * structure.positions + reach), rows)
-
-    fitting = [blocking for blocking in blockings(structure, degree) if weight_bytes(blocking, 1) <= MAX_WEIGHT_BYTES]
-    if fitting:
-        best = min(fitting, key=cost)
-        options.append((Packing("product", best, _noise_factor(affine, structure, stats, best)), cost(best)))
+        options.append(Option(GRID, grid_nanoseconds(structure, len(shift) + constant, int((shift > 0).sum()), degree, rows)))
+    squares = _scaled_squares(affine, structure, stats)
+    last = int(structure.place.max()) + 1
+    for blocking in blockings(structure, degree):
+        if weight_bytes(blocking, 1) <= MAX_WEIGHT_BYTES:
+            width = min(degree, (blocking.outs - 1) * structure.positions + last)
+            packing = Packing("product", blocking, _noise_factor(spread(blocking, squares), stats))
+            options.append(Option(packing, product_nanoseconds(blocking, width, rows)))
     return options
 
 
-def _noise_factor(affine: AffineMap, structure: Structure, stats: Sequence[Statistics], blocking: Blocking) -> float:
-    """The mean squared norm of what meets the errors of an answer's coefficient, over that of its own row of weights."""
+def _scaled_squares(affine: AffineMap, structure: Structure, stats: Sequence[Statistics]) -> np.ndarray:
     peaks = np.concatenate([stat.peaks for stat in stats])
     scales = np.divide(1.0, peaks, out=np.zeros(len(peaks)), where=peaks > 0)
-    most = spread(blocking, structure.squares(affine, scales, bias_constant(affine)))
+    return structure.squares(affine, scales, bias_constant(affine))
+
+
+def _noise_factor(most: float, stats: Sequence[Statistics]) -> float:
+    """The mean squared norm of what meets the errors of an answer's coefficient, over that of its own row of weights."""
     return max([1.0, *(most * stat.mean_peaks / stat.mean_squares for stat in stats if stat.mean_squares)])

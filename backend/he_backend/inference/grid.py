@@ -81,12 +81,13 @@ def lay_out_grid(structure: Structure, linear: LinearMap, values: int) -> tuple[
     places = structure.element_channel * structure.positions + structure.element_position
     sources = find_boxes(structure.elements, places)
     if structure.bias:
-        bias = linear_bias(linear, values)[structure.scatter[:, 0]]
+        bias = linear_bias(linear, values)[structure.an_output]
         constant = np.full((1, 1, 1), len(channel), np.int32)
         blocks.append(LinearBlock(constant, bias.astype(np.int32)[None, None], numbers.astype(np.int32)[None, None]))
         channel, shift = np.append(channel, structure.channels), np.append(shift, 0)
         sources += (Box(values, structure.channels * structure.positions, (structure.positions,), (0,), (1,)),)
-    targets = find_boxes(structure.scatter.reshape(-1), (numbers[:, None] * structure.positions + structure.place).reshape(-1))
+    wanted = structure.scatter >= 0
+    targets = find_boxes(structure.scatter[wanted], (numbers[:, None] * structure.positions + structure.place)[wanted])
     if len(sources) + len(targets) > MAX_BOXES:
         return None
     in_count = structure.channels + (1 if structure.bias else 0)

@@ -20,7 +20,7 @@ from he_backend.errors import CapacityError, EngineError, ParameterError
 from he_backend.graph.affine import AffineMap, lower
 from he_backend.graph.model import ValueSpec
 from he_backend.graph.program import Program, Segment, Step
-from he_backend.inference.choice import BATCH, COEFFICIENT_ENGINES, Packing, choose_packing
+from he_backend.inference.choice import BATCH, COEFFICIENT_ENGINES, Option, Packing, packing_options
 from he_backend.inference.grid import GridLayout, lay_out_grid
 from he_backend.inference.packing import ScaleRuns
 from he_backend.inference.product import ProductLayout, lay_out
@@ -220,14 +220,14 @@ def make_plan(program: Program, model_id: str, model_name: str, spec: PlanSpec) 
     structures = [_structure(segment, affine, program, spec) for segment, affine in zip(program.segments, affines)]
     rows = rows_class(spec.rows)
 
-    def packings_at(degree: int) -> list[Packing]:
-        return [choose_packing(*parts, degree, spec.engine, spec.packing, rows) for parts in zip(affines, structures, stats)]
+    def options_at(degree: int) -> list[tuple[Option, ...]]:
+        return [packing_options(*parts, degree, spec.engine, spec.packing, rows) for parts in zip(affines, structures, stats)]
 
     if spec.preset == "auto":
-        params = _auto_params(stats, packings_at, spec, due)
+        params = _auto_params(stats, options_at, spec, due)
     else:
         params = check_params(spec.preset, spec.preset_name, spec.allow_insecure)
-    packings, choices = _choose_within(stats, packings_at(params.ring_degree), params, spec, due)
+    packings, choices = _choose_within(stats, options_at(params.ring_degree), params, spec, due)
     rounds: list[RoundPlan] = []
     maps: list[RoundMap] = []
     shapes: dict[str, tuple[int, ...]] = {}
@@ -272,11 +272,12 @@ def _structure(segment: Segment, affine: AffineMap, program: Program, spec: Plan
 
 
 def _auto_params(
-    stats: Sequence[Sequence[Statistics]], packings_at: Callable[[int], Sequence[Packing]], spec: PlanSpec, due: float
+    stats: Sequence[Sequence[Statistics]], options_at: Callable[[int], Sequence[Sequence[Option]]], spec: PlanSpec, due: float
 ) -> Params:
     """The smallest ring and prime of the ladder whose promise reaches the bits wanted; the most precise of them if none does."""
     best, most = None, -math.inf
-    packings = {degree: packings_at(degree) for degree in sorted({degree for degree, _ in AUTO_LADDER})}
+    degrees = sorted({degree for degree, _ in AUTO_LADDER})
+    packings = {degree: [options[0].packing for options in options_at(degree)] for degree in degrees}
     for single in (True, False):  # weights that the engine computes at once cost half
         for degree, size in AUTO_LADDER:
             literal = {"poly_modulus_degree": degree, "coeff_modulus": [size], "security_level": 128, "complex_packing": True}
@@ -300,16 +301,36 @@ class _Choice(NamedTuple):
 
 
 def _choose_within(
-    stats: Sequence[Sequence[Statistics]], packings: list[Packing], params: Params, spec: PlanSpec, due: float
+    stats: Sequence[Sequence[Statistics]], options: Sequence[Sequence[Option]], params: Params, spec: PlanSpec, due: float
 ) -> tuple[list[Packing], list[_Choice]]:
-    """Packings and choices. Where the packing is free, products may not cost precision that is wanted."""
-    choices = _choose(stats, packings, params, spec, due)
-    if spec.packing == "auto" and _total_promise(choices) < due:
-        batches = [BATCH] * len(stats)
-        others = _choose(stats, batches, params, spec, due)
-        if _total_promise(others) > _total_promise(choices):
-            return batches, others
-    return packings, choices
+    """Packings and choices: the cheapest packings, and where they miss the precision wanted, quieter ones.
+
+    Rounds are made quieter one by one, each time the one that gains most for what it costs, until the precision is reached or comes to
+    half a bit less than the quietest packings would have.
+    """
+    taken = [0] * len(options)
+
+    def packings() -> list[Packing]:
+        return [mine[at].packing for mine, at in zip(options, taken)]
+
+    choices = _choose(stats, packings(), params, spec, due)
+    if _total_promise(choices) >= due or all(len(mine) == 1 for mine in options):
+        return packings(), choices
+    kind, goal = traits(spec.engine, params), due + _share(len(stats)) + _SPARE_BITS
+    errors = [[_choice(stat, one.packing, params, kind, goal, False).error ** 2 for one in mine] for stat, mine in zip(stats, options)]
+    enough = max(2.0 ** (-2.0 * (due + _MARGIN_BITS)), 2.0 * sum(min(mine) for mine in errors))
+    while sum(mine[at] for mine, at in zip(errors, taken)) > enough:
+        better = [
+            ((errors[i][taken[i]] - errors[i][to]) / (options[i][to].nanoseconds - options[i][taken[i]].nanoseconds + 1.0), i, to)
+            for i in range(len(options))
+            for to in range(taken[i] + 1, len(options[i]))
+            if errors[i][to] < errors[i][taken[i]]
+        ]
+        if not better:
+            break
+        _, i, to = max(better)
+        taken[i] = to
+    return packings(), _choose(stats, packings(), params, spec, due)
 
 
 def _choose(

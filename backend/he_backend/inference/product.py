@@ -86,7 +86,7 @@ def lay_out(structure: Structure, blocking: Blocking, linear: LinearMap, values:
     elements, places = structure.elements, place(structure.element_channel, structure.element_position)
     numbers = np.arange(structure.out_channels)
     starts = numbers // blocking.outs * n + numbers % blocking.outs * s
-    targets = starts[:, None] + structure.place  # [J, P]
+    targets, wanted = starts[:, None] + structure.place, structure.scatter >= 0  # [J, P]
     chosen = []
     for part in structure.parts:
         weights = structure.weights(part, linear)
@@ -95,23 +95,24 @@ def lay_out(structure: Structure, blocking: Blocking, linear: LinearMap, values:
         power = out % blocking.outs * s - channel % blocking.ins * step - part.shift[g, k]
         chosen.append((out // blocking.outs, channel // blocking.ins, power, weights[g, k, m]))
     if structure.bias:
-        bias = linear_bias(linear, values)[structure.scatter]  # [J, P]
+        bias = linear_bias(linear, values)
         if structure.uniform_bias:
             where = np.unique(structure.place)
             constant = place(np.full(len(where), structure.channels), where)
             last, slot = structure.channels // blocking.ins, structure.channels % blocking.ins
-            chosen.append((numbers // blocking.outs, np.full(len(numbers), last), numbers % blocking.outs * s - slot * step, bias[:, 0]))
+            powers = numbers % blocking.outs * s - slot * step
+            chosen.append((numbers // blocking.outs, np.full(len(numbers), last), powers, bias[structure.an_output]))
         else:
             constant = np.array([(blocking.in_count - 1) * n])
-            flat = targets.reshape(-1)
-            chosen.append((flat // n, np.full(len(flat), blocking.in_count - 1), flat % n, bias.reshape(-1)))
+            flat = targets[wanted]
+            chosen.append((flat // n, np.full(len(flat), blocking.in_count - 1), flat % n, bias[structure.scatter[wanted]]))
         elements = np.concatenate([elements, np.full(len(constant), values)])
         places = np.concatenate([places, constant])
     columns = [np.concatenate(part) for part in zip(*chosen)]
-    product = _gather_pairs(n, blocking, int((targets % n).max()) + 1, *columns)
+    product = _gather_pairs(n, blocking, int((targets[wanted] % n).max()) + 1, *columns)
     l1, _ = product.error_norms()
     sources = find_boxes(elements, places)
-    sinks = find_boxes(structure.scatter.reshape(-1), targets.reshape(-1))
+    sinks = find_boxes(structure.scatter[wanted], targets[wanted])
     if len(sources) + len(sinks) > MAX_BOXES:
         return None
     return ProductLayout(blocking.in_count, blocking.out_count, product.width, int(l1.max(initial=0)), sources, sinks), product

@@ -41,7 +41,7 @@ class Structure:
     elements: np.ndarray  # int64: input elements that are read
     element_channel: np.ndarray  # int64, of these
     element_position: np.ndarray  # int64, of these
-    scatter: np.ndarray  # int64 [J, P]: output elements
+    scatter: np.ndarray  # int64 [J, P]: output elements; -1: not wanted
     bias: bool
     uniform_bias: bool  # the same at all positions of an output channel
 
@@ -49,6 +49,12 @@ class Structure:
     def out_channels(self) -> int:
         """J."""
         return len(self.scatter)
+
+    @property
+    def an_output(self) -> np.ndarray:
+        """int64 [J]: some output element of each channel."""
+        found: np.ndarray = self.scatter.max(axis=1)
+        return found
 
     @property
     def reach(self) -> int:
@@ -83,8 +89,8 @@ class Structure:
         for part in self.parts if not self.is_matrix else ():
             whole = np.concatenate([_used(affine)[b].weights for b in part.blocks], axis=2)
             np.add.at(own, part.out_channel, (np.where(part.column_channel[:, :, None] >= 0, whole, 0.0) ** 2).sum(axis=1))
-        scales = row_scales[self.scatter[:, 0]] ** 2
-        biases = (affine.bias[self.scatter] / (constant or 1.0)) ** 2
+        scales = row_scales[self.an_output] ** 2
+        biases = (np.where(self.scatter >= 0, affine.bias[self.scatter], 0.0) / (constant or 1.0)) ** 2
         result: np.ndarray = (own + (biases.max(axis=1) if self.uniform_bias else biases.sum(axis=1))) * scales
         return result
 
@@ -170,7 +176,7 @@ def _common(affine: AffineMap, in_shapes: Sequence[tuple[int, ...]]) -> Structur
         element_position[order],
         rows,
         bool(affine.bias.any()),
-        bool((affine.bias[rows] == affine.bias[rows[:, :1]]).all()),
+        bool(((affine.bias[rows] == affine.bias[rows.max(axis=1)][:, None]) | (rows < 0)).all()),
     )
 
 
@@ -194,7 +200,30 @@ def _patterns(affine: AffineMap, in_shapes: Sequence[tuple[int, ...]]) -> list[_
         rows = first.gather[0] if steps else first.gather.transpose(1, 0, 2).reshape(places, groups * terms)
         scatter = np.concatenate([blocks[b].scatter for b in members], axis=2).astype(np.int64)
         made.append(_Pattern(tuple(members), rows.astype(np.int64), first.source, groups, steps, scatter))
-    return made
+    most = max(made, key=lambda pattern: len(pattern.rows))
+    return [pattern if len(pattern.rows) == len(most.rows) else _among(pattern, most) or pattern for pattern in made]
+
+
+def _among(pattern: _Pattern, most: _Pattern) -> _Pattern | None:
+    """A pattern of few positions as one of all positions of `most`, of which only few outputs are wanted (a query of the first token).
+
+    None unless each of its rows reads some columns of one row of `most`, the same ones in all rows.
+    """
+    if pattern.source != most.source or pattern.steps or most.steps or not (pattern.rows >= 0).all():
+        return None
+    width = most.rows.shape[1]
+    flat, places = np.unique(most.rows, return_index=True)
+    at = np.searchsorted(flat, pattern.rows)
+    known = (at < len(flat)) & (flat[np.minimum(at, len(flat) - 1)] == pattern.rows)
+    if not known.all() or len(flat) != most.rows.size:
+        return None
+    row, column = np.divmod(places[at], width)
+    if not ((row == row[:, :1]).all() and (column == column[:1]).all()):
+        return None
+    groups, _, outs = pattern.scatter.shape
+    scatter = np.full((groups, len(most.rows), outs), -1, dtype=np.int64)
+    scatter[:, row[:, 0]] = pattern.scatter
+    return _Pattern(pattern.blocks, most.rows[:, column[0]], pattern.source, groups, 0, scatter)
 
 
 def _output_channels(patterns: Sequence[_Pattern], outputs: int) -> tuple[np.ndarray, list[np.ndarray]] | None:
@@ -206,13 +235,14 @@ def _output_channels(patterns: Sequence[_Pattern], outputs: int) -> tuple[np.nda
     if any(pattern.scatter.shape[1] != places for pattern in patterns):
         return None
     lines = [pattern.scatter.transpose(0, 2, 1).reshape(-1, places) for pattern in patterns]  # [groups * outs, P]
-    _, first, index = np.unique(np.concatenate([line[:, 0] for line in lines]), return_index=True, return_inverse=True)
+    _, first, index = np.unique(np.concatenate([line.max(axis=1) for line in lines]), return_index=True, return_inverse=True)
     order = np.argsort(first)  # channels in the order in which they appear
     number = np.empty(len(order), np.int64)
     number[order] = np.arange(len(order))
     whole = np.concatenate(lines)
     rows, channel = whole[np.sort(first)], number[index.reshape(-1)]
-    if rows.size != outputs or np.bincount(rows.ravel(), minlength=outputs).max() > 1 or not np.array_equal(rows[channel], whole):
+    written = np.bincount(rows[rows >= 0], minlength=outputs)
+    if not (written == 1).all() or not np.array_equal(rows[channel], whole):
         return None
     ends = np.cumsum([len(line) for line in lines])
     found = [part.reshape(pattern.scatter.shape[0], -1) for part, pattern in zip(np.split(channel, ends[:-1]), patterns)]
