@@ -73,7 +73,7 @@ def test_a_batch_beyond_the_test_set_says_which_is_the_last():
 
 def test_labels_that_do_not_fit_are_refused():
     program, x, y = digits(20)
-    with pytest.raises(InputError, match="labels float64"):
+    with pytest.raises(InputError, match="labels are float64"):
         evaluate(program, x, y + 0.5, encrypted=False)
     with pytest.raises(InputError, match=r"whole numbers of shape \(20,\)"):
         evaluate(program, x, np.stack([y, y], axis=1), encrypted=False)

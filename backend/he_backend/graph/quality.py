@@ -41,7 +41,7 @@ def score_of(outputs: np.ndarray, labels: Any, card: Card = NO_CARD) -> Score:
         due = due.reshape(-1)
     if due.shape != predicted.shape or not _comparable(due):
         raise InputError(
-            f"the test set has labels {due.dtype} of shape {due.shape}, the model's scores ask for whole numbers"
+            f"the labels are {due.dtype} of shape {due.shape}, the model's scores ask for whole numbers"
             f"{' or words' if card.classes else ''} of shape {predicted.shape}"
         )
     return Score(int(_equal(predicted, due).sum()), int(due.size))
