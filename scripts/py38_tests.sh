@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The unit tests on Python 3.8 with the oldest allowed version of every dependency, in an environment of their own (.venv-py38).
-# Arguments are those of pytest (default: tests). Left out: what needs torch, live services or today's gRPC (tests/services, tests/protocol/test_grpc_transport.py), and FATE jobs.
+# Arguments are those of pytest (default: tests). Left out: what needs torch, live services or today's gRPC (tests/services,
+# tests/protocol/test_grpc_transport.py), and FATE jobs.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
