@@ -111,7 +111,7 @@ def test_a_failed_task_tells_why_on_both_sides(checks):
     assert checks["failure"]["status"] == "failed"
     assert "there is no model 'not-there'" in checks["failure"]["failures"]
     assert set(checks["failure"]["states"].values()) == {"failed"}
-    assert checks["failure"]["seconds"] < 60
+    assert checks["failure"]["seconds"] < 120  # 15 s on a quiet machine
 
 
 def test_cancelling_the_job_stops_both_sides(checks):
