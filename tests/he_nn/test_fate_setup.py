@@ -53,7 +53,7 @@ def test_a_project_tells_its_version_and_python(tmp_path, place, version):
 
     assert found.is_fate_1 and found.version == version
     assert found.federatedml == (tmp_path / "fate" / place / "federatedml").resolve()
-    assert found.python.version[:2] == sys.version_info[:2] and "numpy" in found.python.packages
+    assert found.python.version[:2] == sys.version_info[:2] and "pip" in found.python.packages
 
 
 def test_the_project_of_the_environment_is_found(base, monkeypatch):
@@ -181,10 +181,10 @@ def test_packages_keep_their_versions_or_the_installation_fails(base, monkeypatc
     found = deployment.find(base=str(base))
     commands = []
     monkeypatch.setattr(packages, "_run", lambda command, what: commands.append(command))
-    after = {**found.python.packages, "he-nn": "0.1.0", "numpy": "9.9"}
+    after = {**found.python.packages, "he-nn": "0.1.0", "pip": "9.9"}
     monkeypatch.setattr(packages, "inspect", lambda path: replace(found.python, packages=after))
 
-    with pytest.raises(deployment.SetupError, match=r"have changed: numpy \S+ -> 9\.9"):
+    with pytest.raises(deployment.SetupError, match=r"have changed: pip \S+ -> 9\.9"):
         packages.install(found, TOP)
 
     assert "--constraint" in commands[-1]
