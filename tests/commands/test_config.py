@@ -12,6 +12,8 @@ from click.testing import CliRunner
 from he_backend.access.tokens import TokenFile
 from he_backend.cli import main
 
+pytest.importorskip("click", minversion="8.1", reason="the services need click 8.1")
+
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):

@@ -16,7 +16,9 @@ from he_backend.zoo.tabular import read_table, save_table_model, train_table
 @click.command("train-table")
 @click.argument("file", metavar="TABLE.csv", type=click.Path(exists=True, dir_okay=False))
 @click.option("--label", default="y", show_default=True, help="The column to predict.")
-@click.option("--id", "ids", multiple=True, default=("id", "sid"), show_default=True, help="A column that is no feature; may be repeated.")
+@click.option(
+    "--id", "ids", type=str, multiple=True, default=("id", "sid"), show_default=True, help="A column that is no feature; may be repeated."
+)
 @click.option("--task", type=click.Choice(TASKS), default=None, help="By default told by the labels.")
 @click.option("--hidden", default="32,16", show_default=True, help="Sizes of the hidden layers.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the split, the weights and the order of rows.")
