@@ -23,22 +23,6 @@ def cluster():
         yield running
 
 
-@pytest.fixture
-def homes(tmp_path):
-    for name in ("server", "client"):
-        (tmp_path / name).mkdir()
-    return tmp_path / "server", tmp_path / "client"
-
-
-@pytest.fixture
-def running():
-    services = []
-    yield services
-    for service in services:
-        if service.process.poll() is None:
-            service.kill()
-
-
 def rows(count):
     x = zoo.shipped("MLP").load_test()[0]
     return np.resize(x, (count, *x.shape[1:]))

@@ -18,22 +18,6 @@ from tests.processes import wait_until
 PRESET = "N11_L1"
 
 
-@pytest.fixture
-def homes(tmp_path):
-    for name in ("server", "client"):
-        (tmp_path / name).mkdir()
-    return tmp_path / "server", tmp_path / "client"
-
-
-@pytest.fixture
-def running():
-    services = []
-    yield services
-    for service in services:
-        if service.process.poll() is None:
-            service.kill()
-
-
 @pytest.fixture(scope="module")
 def rows():
     x = zoo.shipped("MLP").load_test()[0]
