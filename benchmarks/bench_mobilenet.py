@@ -26,6 +26,7 @@ ORIGINAL = "nGraph-HE2 reports 0.381 s an image, amortised, on 56 cores"  # Boem
 
 
 def main() -> None:
+    """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=8, help="how many of the 200")
     parser.add_argument("--batch", type=int, default=1, help="images that go through the rounds together")
@@ -66,6 +67,7 @@ def measure(images: int, batch: int, preset: str, packing: str, bits: int) -> di
         reports.append(result.report)
     got, label, due = np.concatenate(scores), np.concatenate(labels), logits[chosen]
     error = float(np.abs(got - due).max())
+    parts = ("encrypt", "server", "decrypt", "step", "wire")
     return {
         "images, in groups of": f"{images}, {batch}",
         "preset, packings, rounds": f"{reports[0].preset}, {'+'.join(reports[0].packing)}, {reports[0].rounds}",
@@ -74,9 +76,7 @@ def measure(images: int, batch: int, preset: str, packing: str, bits: int) -> di
         "largest error of a logit": f"{error:.3g} of {np.abs(due).max():.3g}: {math.log2(np.abs(due).max() / error):.1f} bits",
         "bits promised": reports[0].expected_bits,
         "seconds an image, median": round(float(np.median(seconds)), 3),
-        "seconds an image, split": {
-            name: round(float(np.median([r.seconds[name] / batch for r in reports])), 3) for name in ("encrypt", "server", "decrypt", "step", "wire")
-        },
+        "seconds an image, split": {name: round(float(np.median([r.seconds[name] / batch for r in reports])), 3) for name in parts},
         "MB an image, up and down": [round(sum(side) / images / 1e6, 1) for side in zip(*((r.bytes_up, r.bytes_down) for r in reports))],
         "seconds to plan, once": round(setup, 1),
         "peak memory, GiB": round(peak_memory_bytes() / 2**30, 2),

@@ -20,6 +20,7 @@ _COMMANDS = {
     "train": ("he_backend.zoo.cli", "train"),
     "train-table": ("he_backend.commands.train_table", "train_table_command"),
     "model": ("he_backend.commands.model", "model"),
+    "calibrate": ("he_backend.commands.calibrate", "calibrate"),
     "bench": ("he_backend.commands.bench", "bench"),
     "serve": ("he_backend.commands.serve", "serve"),
     "client-serve": ("he_backend.commands.client_serve", "client_serve"),

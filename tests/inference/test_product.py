@@ -17,7 +17,7 @@ from he_backend.ckks.params import load_params
 from he_backend.ckks.product import clear_product
 from he_backend.graph.affine import AffineMap, Block, lower
 from he_backend.inference.boxes import expand, find_boxes
-from he_backend.inference.choice import packing_options
+from he_backend.inference.choice import all_options, worth_taking
 from he_backend.inference.packing import ProductPacker
 from he_backend.inference.plan import RoundPlan, safe_scale
 from he_backend.inference.product import blockings, lay_out, spread
@@ -57,7 +57,8 @@ def product_of(affine, shapes, rows, rng, blocking=None, bits=8):
     """What a random batch of small integers becomes under product packing, and what it should."""
     structure = find_structure(affine, shapes)
     map_ = quantise(affine, bits)
-    chosen = blocking or packing_options(affine, structure, statistics(affine), DEGREE, "clear", "product", rows)[0].packing.blocking
+    every = all_options(affine, structure, statistics(affine), DEGREE, "clear", rows)
+    chosen = blocking or worth_taking(every, "product")[0].packing.blocking
     layout, product = lay_out(structure, chosen, map_.linear, sum(affine.in_sizes))
     assert (product.in_count, product.out_count, product.pairs) == (chosen.in_count, chosen.out_count, product.pairs)
     assert product.pairs <= chosen.pairs
@@ -277,7 +278,7 @@ def test_the_expected_noise_counts_all_weights_of_a_polynomial():
     rng = np.random.default_rng(9)
     affine = dense(rng.normal(size=(50, 30)), rng.normal(size=30))
     structure, stats = find_structure(affine, [(50,)]), statistics(affine)
-    choice = packing_options(affine, structure, stats, DEGREE, "native", "product", 1)[0].packing
+    choice = worth_taking(all_options(affine, structure, stats, DEGREE, "native", 1), "product")[0].packing
     map_ = quantise(affine, 12)
     _, product = lay_out(structure, choice.blocking, map_.linear, 50)
 

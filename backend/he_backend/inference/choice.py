@@ -10,6 +10,7 @@ import numpy as np
 from he_backend.graph.affine import AffineMap
 from he_backend.inference.cost import (
     MAX_WEIGHT_BYTES,
+    Costs,
     RoundSize,
     batch_nanoseconds,
     grid_nanoseconds,
@@ -48,14 +49,13 @@ class Option:
     nanoseconds: float
 
 
-def packing_options(
-    affine: AffineMap, structure: Structure | None, stats: Sequence[Statistics], degree: int, engine: str, wanted: str, rows: int
-) -> tuple[Option, ...]:
-    """What a round can take at a ring degree, the cheapest first: of the packing wanted where the round has the structure for it.
+def worth_taking(every: Sequence[Option], wanted: str) -> tuple[Option, ...]:
+    """Of all options of a round those of the packing wanted ('auto': any), the cheapest first.
 
-    Otherwise only 'batch', which every map fits. Options that cost more than another and have no less noise are left out.
+    Only 'batch', which every map fits, where the round has not the structure for the wanted one. Options that cost more than another and
+    have no less noise are left out.
     """
-    options = [option for option in _all_options(affine, structure, stats, degree, engine, rows) if wanted in ("auto", option.packing.name)]
+    options = [option for option in every if wanted in ("auto", option.packing.name)]
     if not options:
         return (Option(BATCH, 0.0),)
     chosen: list[Option] = []
@@ -65,24 +65,31 @@ def packing_options(
     return tuple(chosen)
 
 
-def _all_options(
-    affine: AffineMap, structure: Structure | None, stats: Sequence[Statistics], degree: int, engine: str, rows: int
+def all_options(
+    affine: AffineMap,
+    structure: Structure | None,
+    stats: Sequence[Statistics],
+    degree: int,
+    engine: str,
+    rows: int,
+    costs: Costs = Costs(),  # noqa: B008 - frozen
 ) -> list[Option]:
+    """Every packing that a round can take at a ring degree, batch first."""
     constant = 1 if affine.bias.any() else 0
     size = RoundSize(sum(affine.in_sizes) + constant, sum(affine.out_sizes), affine.nonzeros)
-    options = [Option(BATCH, batch_nanoseconds(size, degree, rows))]
+    options = [Option(BATCH, batch_nanoseconds(costs, size, degree, rows))]
     if structure is None or engine not in COEFFICIENT_ENGINES:
         return options
     if fits_grid(structure, degree):
         _, shift, _ = grid_sources(structure)
-        options.append(Option(GRID, grid_nanoseconds(structure, len(shift) + constant, int((shift > 0).sum()), degree, rows)))
+        options.append(Option(GRID, grid_nanoseconds(costs, structure, len(shift) + constant, int((shift > 0).sum()), degree, rows)))
     squares = _scaled_squares(affine, structure, stats)
     last = int(structure.place.max()) + 1
     for blocking in blockings(structure, degree):
         if weight_bytes(blocking, 1) <= MAX_WEIGHT_BYTES:
             width = min(degree, (blocking.outs - 1) * structure.positions + last)
             packing = Packing("product", blocking, _noise_factor(spread(blocking, squares), stats))
-            options.append(Option(packing, product_nanoseconds(blocking, width, rows)))
+            options.append(Option(packing, product_nanoseconds(costs, blocking, width, rows)))
     return options
 
 

@@ -1,27 +1,66 @@
-"""What a round costs under each packing, to choose between them: nanoseconds, of one prime, both parties and the wire together.
-
-Costs per coefficient were measured on two cores of a server CPU with AVX-512 (one thread); they are only compared with each other, and on
-other machines they move together. Bytes count as on a loopback connection.
-"""
+"""What a round costs under each packing, to choose between them: nanoseconds, of one prime, both parties and the wire together."""
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
+from he_backend.errors import ParameterError
 from he_backend.inference.grid import grid_columns
 from he_backend.inference.product import Blocking
 from he_backend.inference.structure import Structure
 
-# Nanoseconds per coefficient: encryption (mask, error, transform), decryption, a mask from its seed, a transform, a product with its sum.
-ENCRYPT, DECRYPT, EXPAND, TRANSFORM, MULTIPLY = 12.0, 11.0, 5.0, 5.0, 1.2
-READ = 0.15  # a coefficient read into the linear algebra
-SHIFT = 0.35  # a coefficient of a shifted channel, read into the linear algebra
-SCALAR = 0.05  # a scalar weight times a coefficient, in the exact linear algebra
-BYTE = 1.0
 _SENT_BYTES, _ANSWER_BYTES = 6.75, 2.75
 # Products of fewer primes' worth of transformed weights are kept.
 MAX_WEIGHT_BYTES = 1 << 29
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Nanoseconds per coefficient of one prime, with all cores at work; only compared with each other.
+
+    The defaults were measured on two cores of a server CPU with AVX-512; `he-nn calibrate` measures those of a machine.
+    """
+
+    encrypt: float = 9.5  # to a column: mask, error, transform
+    decrypt: float = 2.6
+    expand: float = 1.9  # a mask from its seed
+    transform: float = 1.7
+    multiply: float = 0.95  # one product of transformed polynomials, with its sum
+    read: float = 0.5  # into the linear algebra
+    shift: float = 1.0  # more, for a shifted channel
+    scalar: float = 0.045  # one weight times a coefficient
+    byte: float = 0.9  # a byte on the wire
+
+
+def costs_path() -> Path:
+    """$HE_NN_HOME/costs.json, or ~/.he_nn/costs.json."""
+    home = os.environ.get("HE_NN_HOME")
+    return (Path(home) if home else Path.home() / ".he_nn") / "costs.json"
+
+
+def save_costs(costs: Costs, path: Path) -> None:
+    """Writes a file that load_costs reads."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(asdict(costs), indent=1) + "\n", encoding="utf-8")
+
+
+def load_costs(path: Path) -> Costs:
+    """The costs in a file, the defaults where there is none. Raises ParameterError for a file that holds something else."""
+    if not path.is_file():
+        return Costs()
+    names = [field.name for field in fields(Costs)]
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        wrong = sorted({*raw} ^ {*names}) or [name for name in names if not 0.0 < float(raw[name]) < 1e6]
+    except (OSError, ValueError, TypeError, RecursionError):
+        raise ParameterError(f"{path} cannot be read; run he-nn calibrate again, or remove it") from None
+    if wrong:
+        raise ParameterError(f"{path}: {', '.join(wrong)}: a positive number for each of {', '.join(names)} is needed; run he-nn calibrate")
+    return Costs(**{name: float(raw[name]) for name in names})
 
 
 @dataclass(frozen=True)
@@ -33,42 +72,42 @@ class RoundSize:
     multiplications: int
 
 
-def batch_nanoseconds(size: RoundSize, degree: int, rows: int) -> float:
+def batch_nanoseconds(costs: Costs, size: RoundSize, degree: int, rows: int) -> float:
     """The cost of `rows` rows with an element to a polynomial."""
     columns = math.ceil(rows / degree)
     width = rows / columns
     sent, got = size.in_elements * degree, size.out_elements * degree
-    fresh = sent * (EXPAND + columns * (ENCRYPT - EXPAND)) + sent * (EXPAND + TRANSFORM)
-    decrypted = got * (TRANSFORM + columns * (DECRYPT - TRANSFORM))
-    linear = size.multiplications * SCALAR * (degree + columns * width)
-    wire = (size.in_elements * rows * _SENT_BYTES + size.out_elements * (degree + rows) * _ANSWER_BYTES) * BYTE
+    fresh = sent * (costs.expand + columns * (costs.encrypt - costs.expand)) + sent * (costs.expand + costs.transform)
+    decrypted = got * (costs.transform + columns * (costs.decrypt - costs.transform))
+    linear = size.multiplications * costs.scalar * (degree + columns * width)
+    wire = (size.in_elements * rows * _SENT_BYTES + size.out_elements * (degree + rows) * _ANSWER_BYTES) * costs.byte
     return fresh + decrypted + linear + wire
 
 
-def grid_nanoseconds(structure: Structure, inputs: int, shifted: int, degree: int, rows: int) -> float:
+def grid_nanoseconds(costs: Costs, structure: Structure, inputs: int, shifted: int, degree: int, rows: int) -> float:
     """The cost of `rows` rows whose channels are read as `inputs` shifted ones, `shifted` of them by more than nothing."""
     constant = 1 if structure.bias else 0
     columns = grid_columns(rows, structure.positions, structure.reach, int(structure.place.max()), degree)
     width = min(rows * structure.positions, degree)
     channels, outs = structure.channels + constant, structure.out_channels
     multiplications = structure.multiplications + constant * outs
-    fresh = channels * (degree * (EXPAND + columns * (ENCRYPT - EXPAND)) + degree * (EXPAND + TRANSFORM))
-    decrypted = outs * degree * (TRANSFORM + columns * (DECRYPT - TRANSFORM))
-    linear = (multiplications * SCALAR + inputs * READ + shifted * SHIFT) * (degree + columns * width)
-    wire = (channels * columns * width * _SENT_BYTES + outs * (degree + columns * width) * _ANSWER_BYTES) * BYTE
+    fresh = channels * (degree * (costs.expand + columns * (costs.encrypt - costs.expand)) + degree * (costs.expand + costs.transform))
+    decrypted = outs * degree * (costs.transform + columns * (costs.decrypt - costs.transform))
+    linear = (multiplications * costs.scalar + inputs * costs.read + shifted * costs.shift) * (degree + columns * width)
+    wire = (channels * columns * width * _SENT_BYTES + outs * (degree + columns * width) * _ANSWER_BYTES) * costs.byte
     return fresh + decrypted + linear + wire
 
 
-def product_nanoseconds(blocking: Blocking, width: int, rows: int) -> float:
+def product_nanoseconds(costs: Costs, blocking: Blocking, width: int, rows: int) -> float:
     """The cost of `rows` rows, a column each, under a blocking whose answers have `width` coefficients in use."""
     n = blocking.degree
-    shared = blocking.in_count * 2 * EXPAND + blocking.pairs * MULTIPLY + blocking.out_count * 2 * TRANSFORM
+    shared = blocking.in_count * 2 * costs.expand + blocking.pairs * costs.multiply + blocking.out_count * 2 * costs.transform
     own = (
-        blocking.in_count * (ENCRYPT - EXPAND + TRANSFORM + _SENT_BYTES * BYTE)
-        + blocking.pairs * MULTIPLY
-        + blocking.out_count * (TRANSFORM + DECRYPT - TRANSFORM + width / n * _ANSWER_BYTES * BYTE)
+        blocking.in_count * (costs.encrypt - costs.expand + costs.transform + _SENT_BYTES * costs.byte)
+        + blocking.pairs * costs.multiply
+        + blocking.out_count * (costs.transform + costs.decrypt - costs.transform + width / n * _ANSWER_BYTES * costs.byte)
     )
-    return n * (shared + rows * own + blocking.out_count * _ANSWER_BYTES * BYTE)
+    return n * (shared + rows * own + blocking.out_count * _ANSWER_BYTES * costs.byte)
 
 
 def weight_bytes(blocking: Blocking, level: int) -> int:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 from he_backend.ckks.serial import TensorHeader
-from he_backend.inference.plan import ClientPlan
+from he_backend.inference.plan import ClientPlan, Considered
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ def round_costs(plan: ClientPlan, rows: int) -> tuple[RoundCost, ...]:
     return tuple(_round_cost(plan, index, rows) for index in range(len(plan.rounds)))
 
 
-def plan_figures(plan: ClientPlan, rows: int) -> dict[str, Any]:
-    """The plan's figures as JSON-able values."""
+def plan_figures(plan: ClientPlan, rows: int, considered: Considered = (), measured: Sequence[float] = ()) -> dict[str, Any]:
+    """The plan's figures as JSON-able values: with what the planner considered, and `measured` seconds of each round, where known."""
     costs = round_costs(plan, rows)
     return {
         "model": plan.model_name,
@@ -50,14 +50,30 @@ def plan_figures(plan: ClientPlan, rows: int) -> dict[str, Any]:
         "bytes_down": sum(cost.bytes_down for cost in costs),
         "expected_bits": round(plan.expected_bits, 1),
         "public_constants": list(plan.public_constants),
-        "per_round": [dict(cost.__dict__, inputs=list(cost.inputs), outputs=list(cost.outputs)) for cost in costs],
+        **({"estimated_seconds": sum(estimates(plan, considered))} if considered else {}),
+        **({"measured_seconds": sum(measured)} if measured else {}),
+        "per_round": [
+            {
+                **cost.__dict__,
+                "inputs": list(cost.inputs),
+                "outputs": list(cost.outputs),
+                **({"estimated_seconds": {name: ns * 1e-9 for name, ns in considered[cost.index]}} if considered else {}),
+                **({"measured_seconds": measured[cost.index]} if measured else {}),
+            }
+            for cost in costs
+        ],
     }
 
 
-def plan_table(plan: ClientPlan, rows: int) -> str:
-    """The plan as a table for people."""
-    costs = round_costs(plan, rows)
-    head = ("round", "sends", "values", "gets", "values", "packing", "polynomials", "modulus", "weights", "bits", "up", "down")
+def estimates(plan: ClientPlan, considered: Considered) -> list[float]:
+    """Seconds that each round is estimated to take under its packing, both parties and a loopback wire together, for one prime."""
+    return [1e-9 * dict(options)[this.packing] for this, options in zip(plan.rounds, considered)]
+
+
+def plan_table(plan: ClientPlan, rows: int, considered: Considered = (), measured: Sequence[float] = ()) -> str:
+    """The plan as a table for people: with what the planner considered, and `measured` seconds of each round, where they are known."""
+    costs, times = round_costs(plan, rows), estimates(plan, considered)
+    head = ("round", "sends", "values", "gets", "values", "packing", "polynomials", "modulus", "weights", "bits", "up", "down", "ms", "ran")
     lines = [
         (
             str(cost.index),
@@ -72,6 +88,8 @@ def plan_table(plan: ClientPlan, rows: int) -> str:
             f"{cost.expected_bits:.1f}",
             size_text(cost.bytes_up),
             size_text(cost.bytes_down),
+            f"{1e3 * times[cost.index]:.2f}{_instead(plan, considered, cost.index)}" if considered else "",
+            f"{1e3 * measured[cost.index]:.2f}" if measured else "",
         )
         for cost in costs
     ]
@@ -88,11 +106,19 @@ def plan_table(plan: ClientPlan, rows: int) -> str:
             "",
             f"in all {size_text(sum(c.bytes_up for c in costs))} up, {size_text(sum(c.bytes_down for c in costs))} down; "
             f"at least {plan.expected_bits:.1f} bits of precision expected",
+            *([f"estimated {sum(times):.3f} s (in brackets: under other packings)"] if considered else []),
+            *([f"ran in {sum(measured):.3f} s"] if measured else []),
             "server: all weights; sees ciphertexts, shapes and the number of rows",
             "client: rows, secret key, activations, predictions; the values of every round in the clear",
             *(["travels to the client of the model: " + "; ".join(plan.public_constants)] if plan.public_constants else []),
         ]
     )
+
+
+def _instead(plan: ClientPlan, considered: Considered, index: int) -> str:
+    """What the round's other packings are estimated to take, in milliseconds."""
+    others = [(name, value) for name, value in considered[index] if name != plan.rounds[index].packing]
+    return f" ({', '.join(f'{name} {value * 1e-6:.2f}' for name, value in others)})" if others else ""
 
 
 def size_text(size: float) -> str:

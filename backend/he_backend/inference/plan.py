@@ -6,9 +6,10 @@ norms and the data's own size, so that overflow is impossible without any calibr
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass
-from typing import Any, Callable, Mapping, NamedTuple, Sequence, Union
+from dataclasses import dataclass, field
+from typing import Any, Callable, Mapping, NamedTuple, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -20,7 +21,8 @@ from he_backend.errors import CapacityError, EngineError, ParameterError
 from he_backend.graph.affine import AffineMap, lower
 from he_backend.graph.model import ValueSpec
 from he_backend.graph.program import Program, Segment, Step
-from he_backend.inference.choice import BATCH, COEFFICIENT_ENGINES, Option, Packing, packing_options
+from he_backend.inference.choice import BATCH, COEFFICIENT_ENGINES, Option, Packing, all_options, worth_taking
+from he_backend.inference.cost import Costs
 from he_backend.inference.grid import GridLayout, lay_out_grid
 from he_backend.inference.packing import ScaleRuns
 from he_backend.inference.product import ProductLayout, lay_out
@@ -50,6 +52,8 @@ AUTO_LADDER = tuple((2048, size) for size in range(28, 55)) + tuple((4096, size)
 
 
 Layout = Union[GridLayout, ProductLayout]
+# Of each round, the packings that it could take and the nanoseconds that they are estimated to take.
+Considered = Tuple[Tuple[Tuple[str, float], ...], ...]
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class PlanSpec:
     rows: int = 1  # that one inference is about; packings are chosen for it
     preset_name: str = "custom"
     allow_insecure: bool = False
+    costs: Costs = field(default_factory=Costs)  # by which packings are chosen
 
 
 @dataclass(frozen=True)
@@ -197,6 +202,7 @@ class ServerPlan:
 
     client: ClientPlan
     maps: tuple[RoundMap, ...]
+    considered: Considered
 
 
 def make_plan(program: Program, model_id: str, model_name: str, spec: PlanSpec) -> ServerPlan:
@@ -220,8 +226,12 @@ def make_plan(program: Program, model_id: str, model_name: str, spec: PlanSpec) 
     structures = [_structure(segment, affine, program, spec) for segment, affine in zip(program.segments, affines)]
     rows = rows_class(spec.rows)
 
+    @functools.lru_cache(maxsize=None)
+    def every_option(degree: int) -> list[list[Option]]:
+        return [all_options(*parts, degree, spec.engine, rows, spec.costs) for parts in zip(affines, structures, stats)]
+
     def options_at(degree: int) -> list[tuple[Option, ...]]:
-        return [packing_options(*parts, degree, spec.engine, spec.packing, rows) for parts in zip(affines, structures, stats)]
+        return [worth_taking(every, spec.packing) for every in every_option(degree)]
 
     if spec.preset == "auto":
         params = _auto_params(stats, options_at, spec, due)
@@ -251,7 +261,15 @@ def make_plan(program: Program, model_id: str, model_name: str, spec: PlanSpec) 
         _promise(squares) - margin,
         program.public_constants,
     )
-    return ServerPlan(client, tuple(maps))
+    considered = tuple(
+        tuple((name, min(one.nanoseconds for one in every if one.packing.name == name)) for name in _names(every))
+        for every in every_option(params.ring_degree)
+    )
+    return ServerPlan(client, tuple(maps), considered)
+
+
+def _names(options: Sequence[Option]) -> list[str]:
+    return list(dict.fromkeys(option.packing.name for option in options))
 
 
 def _step_margin(program: Program) -> float:

@@ -20,6 +20,7 @@ from he_backend.ckks import serial
 from he_backend.ckks.engines import ReadyMap, available, check_engine, read_tensor, ready_map, tensor_moduli, traits, usable_cores
 from he_backend.ckks.params import PRESETS, check_params
 from he_backend.errors import EngineError, NotFoundError, NotPermitted, ProtocolError
+from he_backend.inference.cost import Costs, costs_path, load_costs
 from he_backend.inference.plan import PlanSpec, ServerPlan, make_plan, rows_class
 from he_backend.inference.probe import ANSWER_BITS, probe_map
 from he_backend.inference.wire import plan_digest, plan_to_bytes
@@ -79,12 +80,14 @@ class CipherService:
         max_call_bytes: int = MAX_CALL_BYTES,
         keep_plans: int = 8,
         threads: int = 0,
+        costs: Costs | None = None,
         observe: Callable[[RoundFigures], None] | None = None,
     ) -> None:
         self._models, self._observe = models, observe
         self._allow_insecure, self._allow_clear = allow_insecure, allow_clear
         self._max_call_bytes, self._keep = max_call_bytes, keep_plans
         self._threads = threads or usable_cores()
+        self._costs = load_costs(costs_path()) if costs is None else costs
         self._plans: OrderedDict[str, _Ready] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -163,6 +166,7 @@ class CipherService:
             request.rows,
             request.options.get("preset_name", "custom"),
             self._allow_insecure,
+            self._costs,
         )
         what = [spec.model, spec.engine, spec.preset, spec.packing, spec.bits, spec.preset_name, rows_class(spec.rows)]
         key = json.dumps(what, sort_keys=True)
