@@ -9,16 +9,14 @@ from typing import Any, Mapping, TypeVar
 
 import numpy as np
 
-from he_backend.ckks.engines import default_engine
 from he_backend.ckks.params import load_params
 from he_backend.errors import InputError, ParameterError, ProtocolError
 from he_backend.graph import Program, Reference
 from he_backend.graph.card import Card
 from he_backend.graph.quality import quality
-from he_backend.inference.describe import plan_figures
-from he_backend.inference.plan import PlanSpec, make_plan
 from he_backend.server.labelled import batch_of
 from he_backend.server.models import Model, RegistryModels, registered_program
+from he_backend.server.planning import plan_of
 from he_backend.server.registering import register
 from he_backend.server.registry import ModelRecord, Registry
 from he_backend.server.service import CipherService
@@ -179,9 +177,7 @@ class ModelOwner:
         return quality(next(iter(Reference(program).run(x).values())), y, Card.of(record.meta))
 
     def _plan(self, record: ModelRecord, program: Program, preset: str, rows: int = 1) -> dict[str, Any]:
-        params = load_params(preset)
-        spec = PlanSpec(record.model_id, default_engine(), params.literal(), rows=rows, preset_name=params.name)
-        return plan_figures(make_plan(program, record.model_id, record.model_name, spec).client, rows)
+        return plan_of(record, program, load_params(preset), rows)
 
     def _artifact(self, record: ModelRecord, preset: str) -> ModelArtifact:
         return ModelArtifact(record.model_id, record.model_name, record.model_type, preset, record.test_acc)

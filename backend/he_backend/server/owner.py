@@ -15,17 +15,15 @@ from typing import Any, Mapping
 import numpy as np
 
 from he_backend.access.credentials import CREDENTIAL_VARIABLES, TOKEN_VARIABLE
-from he_backend.ckks.engines import default_engine
 from he_backend.ckks.params import Params
 from he_backend.errors import EngineError, InputError
 from he_backend.graph import Program, Reference
 from he_backend.graph.card import Card
 from he_backend.graph.program import summarise
 from he_backend.graph.quality import quality
-from he_backend.inference.describe import plan_figures
-from he_backend.inference.plan import PlanSpec, make_plan
 from he_backend.server.labelled import batch_of
 from he_backend.server.models import RegistryModels
+from he_backend.server.planning import plan_of
 from he_backend.server.registering import register
 from he_backend.server.registry import LATEST, ModelRecord, Registry
 from he_backend.web.figures import inference_figures
@@ -72,8 +70,7 @@ class Owner:
 
     def plan(self, record: ModelRecord, params: Params) -> dict[str, Any]:
         """The figures of the plan for one row under a parameter set."""
-        spec = PlanSpec(record.model_id, default_engine(), params.literal(), rows=1, preset_name=params.name)
-        return plan_figures(make_plan(self._program(record), record.model_id, record.model_name, spec).client, 1)
+        return plan_of(record, self._program(record), params)
 
     def show(self, record: ModelRecord) -> dict[str, Any]:
         """The model's rounds as a client learns them anyway: what it computes before each, and values per row each way."""
