@@ -86,7 +86,8 @@ def main() -> None:
             ratios.append(ratio)
             shown = " ".join(f"{1e3 * seconds[one]:9.1f}" if one in seconds else f"{'':9}" for one in PACKINGS)
             print(f"{name:20} {rows:5}  {took:18} {1e3 * seconds['auto']:9.1f}  {shown}  {ratio:.2f}")
-    print(f"{len(ratios)} cases: the choice is within 1.3 of the best in {sum(ratio <= 1.3 for ratio in ratios)}, at worst {max(ratios):.2f}")
+    good = sum(ratio <= 1.3 for ratio in ratios)
+    print(f"{len(ratios)} cases: the choice is within 1.3 of the best in {good}, at worst {max(ratios, default=1.0):.2f}")
 
 
 def _seconds(program: Any, rows: int, options: argparse.Namespace) -> tuple[dict[str, float], str]:

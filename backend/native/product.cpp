@@ -167,7 +167,10 @@ void Product::switched(const u64* values, const std::vector<Rows<u64>>& out, std
                     fractions[c] += static_cast<double>(y * p_q - quotient * q) * one;
                 }
             }
-            for (std::size_t c = 0; c < width; ++c) answer[c] = (answer[c] + static_cast<u64>(fractions[c])) % p;
+            // Each prime adds less than p.
+            for (std::size_t c = 0; c < width; ++c) answer[c] += static_cast<u64>(fractions[c]);
+            for (std::size_t l = 0; l < limbs_; ++l)
+                for (std::size_t c = 0; c < width; ++c) answer[c] = answer[c] >= p ? answer[c] - p : answer[c];
             write_row(ring_->kernels(), out[k / out_count_], k % out_count_, answer.data(), width, bit_length(p));
         }
     });

@@ -29,10 +29,11 @@ class Costs:
     decrypt: float = 2.6
     expand: float = 1.9  # a mask from its seed
     transform: float = 1.7
+    answer: float = 6.0  # an answer of products at the server: reduced, transformed back, switched, packed
     multiply: float = 0.95  # one product of transformed polynomials, with its sum
     read: float = 0.5  # into the linear algebra
-    shift: float = 1.0  # more, for a shifted channel
-    scalar: float = 0.045  # one weight times a coefficient
+    shift: float = 1.1  # more, for a shifted channel
+    scalar: float = 0.05  # one weight times a coefficient
     byte: float = 0.9  # a byte on the wire
 
 
@@ -100,14 +101,18 @@ def grid_nanoseconds(costs: Costs, structure: Structure, inputs: int, shifted: i
 
 def product_nanoseconds(costs: Costs, blocking: Blocking, width: int, rows: int) -> float:
     """The cost of `rows` rows, a column each, under a blocking whose answers have `width` coefficients in use."""
-    n = blocking.degree
-    shared = blocking.in_count * 2 * costs.expand + blocking.pairs * costs.multiply + blocking.out_count * 2 * costs.transform
+    n, out = blocking.degree, blocking.out_count
+    shared = (
+        blocking.in_count * 2 * costs.expand
+        + blocking.pairs * costs.multiply
+        + out * (costs.answer + costs.transform + _ANSWER_BYTES * costs.byte)
+    )
     own = (
         blocking.in_count * (costs.encrypt - costs.expand + costs.transform + _SENT_BYTES * costs.byte)
         + blocking.pairs * costs.multiply
-        + blocking.out_count * (costs.transform + costs.decrypt - costs.transform + width / n * _ANSWER_BYTES * costs.byte)
+        + out * (costs.answer + costs.decrypt + width / n * _ANSWER_BYTES * costs.byte)
     )
-    return n * (shared + rows * own + blocking.out_count * _ANSWER_BYTES * costs.byte)
+    return n * (shared + rows * own)
 
 
 def weight_bytes(blocking: Blocking, level: int) -> int:
