@@ -9,8 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from he_backend.errors import ModelError, ProtocolError
 from he_backend.graph import convert, steps
+from he_backend.graph.element_types import numpy_type
 from he_backend.graph.program import Step
-from he_backend.graph.runtime import numpy_type
 from he_backend.graph.steps import StepRunner, check_step
 
 
