@@ -9,12 +9,15 @@ VECTOR_TESTS := tests/ckks tests/inference tests/client tests/test_secrecy.py te
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-fate demo test test-quick check format bench clean
+.PHONY: help setup setup-fate demo demo-two-sites test test-quick test-fate1 test-py38 check format bench clean
 
 help:
 	@echo "make setup   the environment to develop and run (.venv)"
 	@echo "make demo    a FATE 2.2 job on encrypted digits, on this machine"
+	@echo "make demo-two-sites  the same job between two FATE 2.2 sites over RabbitMQ, and what crossed"
 	@echo "make test    all tests, the FATE job included (test-quick: without it)"
+	@echo "make test-fate1 FATE_PROJECT_BASE=...   the examples on a FATE 1.9 to 1.11, installed and taken out again"
+	@echo "make test-py38   the unit tests on Python 3.8 with the oldest versions of what it needs"
 	@echo "make check   ruff, mypy, Python 3.8 compatibility, import directions"
 	@echo "make format  ruff's formatting and safe fixes"
 	@echo "make bench   measure"
@@ -35,6 +38,10 @@ setup-fate:
 demo: setup setup-fate
 	@$(BIN)/python scripts/fate_demo.py
 
+# Needs RabbitMQ (apt-get install rabbitmq-server); says so where it is missing.
+demo-two-sites: setup setup-fate
+	@$(BIN)/python scripts/fate_demo.py two_sites --control
+
 # Everything, the FATE job included; then what depends on the processor, without its vector instructions.
 test: setup setup-fate
 	@HE_NN_CPU=scalar $(BIN)/python -m pytest -q $(VECTOR_TESTS)
@@ -42,6 +49,14 @@ test: setup setup-fate
 
 test-quick: setup
 	@$(BIN)/python -m pytest -q -m "not fate"
+
+# Skips, and says so, where there is no FATE 1.x.
+test-fate1: setup
+	@FATE_PROJECT_BASE="$(FATE_PROJECT_BASE)" $(BIN)/python -u scripts/fate1_jobs.py
+
+# Skips, and says so, where there is no Python 3.8.
+test-py38:
+	@bash scripts/py38_tests.sh
 
 check: setup
 	$(BIN)/ruff check .
@@ -57,5 +72,5 @@ bench: setup
 	@$(BIN)/he-nn bench
 
 clean:
-	rm -rf $(VENV) .venv-fate build dist .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info backend/*.egg-info
+	rm -rf $(VENV) .venv-fate build dist .demo .demo-two-sites .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info backend/*.egg-info
 	rm -f backend/he_backend/ckks/_native*.so

@@ -96,7 +96,9 @@ SERVER = [
     "tomli>=1.1; python_version < '3.11'",
 ]
 TORCH = ["torch>=1.13", "onnxscript>=0.1; python_version >= '3.9'"]
-BENCH = ["psutil>=5.9", "matplotlib>=3.6"]
+BENCH = ["psutil>=5.9", "matplotlib>=3.6", "pillow>=9.1"]
+POSTGRESQL = ["psycopg[binary]>=3.1"]
+TEXT = ["tokenizers>=0.13"]
 
 os.chdir(ROOT)
 setup(
@@ -115,21 +117,21 @@ setup(
         *find_packages(".", include=["he_nn", "he_nn.*"]),
     ],
     package_data={
-        "he_backend": ["py.typed", "zoo/weights/*.onnx", "zoo/weights/*.json"],
+        "he_backend": ["py.typed", "web/static/*", "zoo/weights/*.onnx", "zoo/weights/*.json"],
         "he_backend.conf": ["*.json"],
-        "he_nn": ["py.typed"],
+        "he_nn": ["py.typed", "fate2/component_define/*.yaml"],
     },
     ext_modules=native_extension(),
     cmdclass={"build_ext": BuildNative},
     install_requires=[
         "numpy>=1.23",
-        "scipy>=1.9",
-        "onnx>=1.14",
+        "scipy>=1.8",
+        "onnx>=1.12",
         "onnxruntime>=1.16",
         "protobuf>=3.19",
         "grpcio>=1.46",
-        "SQLAlchemy>=2.0",
-        "cryptography>=3.4",
+        "SQLAlchemy>=1.4",
+        "cryptography>=3.3",
         "zstandard>=0.19",
         "click>=7.1",
         "rich>=12",
@@ -140,14 +142,21 @@ setup(
         "server": SERVER,
         "torch": TORCH,
         "tenseal": ["tenseal>=0.3.12"],
+        "postgresql": POSTGRESQL,
+        "mysql": ["pymysql>=1.0"],
         "fate2": ["pyfate==2.2.0", "fate_flow==2.2.0", "fate_client==2.2.0", "psutil>=5.9", "setuptools<81"],
         "bench": BENCH,
+        "text": TEXT,
         "dev": [
             *SERVER,
             *TORCH,
             *BENCH,
+            *POSTGRESQL,
+            *TEXT,
             "pytest>=7",
             "hypothesis>=6",
+            "schemathesis>=4; python_version >= '3.10'",
+            "selenium>=4",
             "ruff",
             "mypy",
             "types-protobuf",

@@ -1,6 +1,6 @@
 """The planner's choice beside each packing forced: seconds of an inference, in this process, and how far the choice is from the best.
 
-    python benchmarks/bench_planner.py --rows 1 8 64 --preset N11_L1
+python benchmarks/bench_planner.py --rows 1 8 64 --preset N11_L1
 """
 
 from __future__ import annotations

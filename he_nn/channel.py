@@ -13,7 +13,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Iterator, Mapping, Protocol
 
-from he_backend.errors import HeError, ProtocolError
+from he_backend.errors import HeError, InputError, ProtocolError
 from he_backend.protocol.failures import error_of, failure_of
 from he_backend.protocol.messages import Failure
 
@@ -51,6 +51,12 @@ Operation = Callable[[Message], Message]
 FrameHandler = Callable[[Iterator[bytes]], Iterator[bytes]]
 
 
+class OwnRowsError(InputError):
+    """What is wrong with the guest's rows. Names of its columns and files stay with it: the host hears only that they cannot be used."""
+
+    told = "the guest's rows cannot be used; the guest's own log says why"
+
+
 class Caller:
     """The guest's end of a channel. Leaving the `with` block tells the host that the task is over, and whether it went wrong."""
 
@@ -64,7 +70,8 @@ class Caller:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         failure = None if error is None else failure_of(error)
         with contextlib.suppress(Exception) if error is not None else contextlib.nullcontext():
-            self._channel.send(BYE + _pack({} if failure is None else {"kind": failure.kind, "message": failure.message}))
+            message = OwnRowsError.told if isinstance(error, OwnRowsError) else "" if failure is None else failure.message
+            self._channel.send(BYE + _pack({} if failure is None else {"kind": failure.kind, "message": message}))
 
     def call(self, operation: str, data: bytes = b"", **values: Any) -> Message:
         """The host's answer; raises what the host refused with."""
@@ -219,7 +226,7 @@ def _unpack(body: bytes) -> Message:
         raise ProtocolError("a message of the other party was cut off")
     try:
         values = json.loads(body[4 : 4 + size])
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ProtocolError("a message of the other party is not JSON") from None
     if not isinstance(values, dict):
         raise ProtocolError("a message of the other party is not a JSON object")

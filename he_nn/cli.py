@@ -9,6 +9,7 @@ import click
 
 from he_backend.errors import HeError
 
+from .carry import self_contained
 from .translate import read_job, to_dag
 
 ADDRESS = "127.0.0.1:9380"
@@ -29,6 +30,17 @@ def dag(conf: str, dsl: str) -> None:
     """Print the FATE 2.2 DAG of a job (JSON, which `flow job submit` reads as YAML)."""
     try:
         click.echo(json.dumps(to_dag(read_job(conf, dsl)), indent=2))
+    except HeError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@job.command("conf")
+@_conf
+@_dsl
+def conf(conf: str, dsl: str) -> None:
+    """Print a conf for FATE 1.x that holds what lies beside the dsl file: custom_enc_param.json and the path of the .npy file."""
+    try:
+        click.echo(json.dumps(self_contained(read_job(conf, dsl)), indent=2))
     except HeError as error:
         raise click.ClickException(str(error)) from None
 

@@ -6,22 +6,28 @@ import dataclasses
 import io
 import time
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Callable, Dict, Tuple, TypeVar, Union
 
 import numpy as np
 
 from he_backend.client.inference import Client
 from he_backend.client.rows import load_rows
-from he_backend.errors import InputError, ProtocolError
+from he_backend.errors import InputError, ModelError, ProtocolError
+from he_backend.graph.card import Card
+from he_backend.graph.quality import quality
 
 from . import service
 from .artifact import ModelArtifact, wanted_model
-from .channel import Caller, Channel
+from .channel import Caller, Channel, Message, OwnRowsError
+from .opening import OpenedLink
 from .params import EvalParams, InferenceParams, LoadParams, Params
 from .roles import Tracker, by_service, find_file, preset_of, round_figures
-from .table import Predictions, Rows, accuracy, from_array, predictions
+from .table import Predictions, Rows, from_array, predictions
 
+MOST_ROUNDS_SHOWN = 40
 Q = TypeVar("Q", EvalParams, InferenceParams)
+Table = Union[Rows, Callable[[], Rows], None]
+Answered = Tuple[ModelArtifact, Card, np.ndarray, Dict[str, Any]]  # the model, what its outputs mean, outputs [rows, ...], figures
 
 
 @dataclass(frozen=True)
@@ -63,61 +69,61 @@ class DataOwner:
         self._report(result)
         return result
 
-    def infer(
-        self, channel: Channel, params: InferenceParams, table: Rows | None = None, artifact: ModelArtifact | None = None
-    ) -> Inferred:
-        """Predictions of the table's rows, or of the first num_inference rows of the file, in order."""
+    def infer(self, channel: Channel, params: InferenceParams, table: Table = None, artifact: ModelArtifact | None = None) -> Inferred:
+        """Predictions of the table's rows, or of the first num_inference rows of the file, in order.
+
+        A table may come as a callable that reads it: what is wrong with it then ends the host's side too, with the reason.
+        """
         if by_service(params):
             return self._by_service(params, table, artifact)
         with Caller(channel) as host:  # from here on the host hears of what goes wrong
             model_id, model_type = wanted_model(params.model_id, params.model_type, artifact)
-            rows = table if table is not None else read_file(params)
-            answer = host.call("describe", model_id=model_id, model_type=model_type).values
-            model = ModelArtifact.of(answer)
-            values = _as_input(rows, answer.get("inputs"))
-            self.tracker.log(f"{len(rows)} rows for model {model.model_name}, {'encrypted' if params.is_encryption else 'NOT encrypted'}")
-            if params.is_encryption:
-                outputs, figures = self._encrypted(host, params, model.model_id, values)
-            else:
-                outputs, figures = self._plain(host, model.model_id, values)
-        return self._done(rows, replace(model, plan=artifact.plan if artifact else {}), outputs, figures)
+            rows = _read(table, params)
+            run = self._encrypted if params.is_encryption else self._plain
+            model, card, outputs, figures = run(host, replace(params, model_id=model_id, model_type=model_type), rows)
+        return self._done(rows, replace(model, plan=artifact.plan if artifact else {}), outputs, figures, card)
 
-    def _by_service(self, params: InferenceParams, table: Rows | None, artifact: ModelArtifact | None) -> Inferred:
+    def _by_service(self, params: InferenceParams, table: Table, artifact: ModelArtifact | None) -> Inferred:
         model_id, model_type = wanted_model(params.model_id, params.model_type, artifact)
-        rows = table if table is not None else read_file(params)
+        rows = _read(table, params)
         how = "encrypted" if params.is_encryption else "NOT encrypted"
         self.tracker.log(f"{len(rows)} rows for {model_type} model {model_id} of {params.server_url}, {how}")
         done = service.infer(_with_custom_text(replace(params, model_id=model_id, model_type=model_type)), rows, self.tracker)
         model = done.model if artifact is None else replace(done.model, plan=artifact.plan, test_acc=artifact.test_acc)
-        return self._done(rows, model, done.outputs, done.figures)
+        return self._done(rows, model, done.outputs, done.figures, done.card)
 
-    def _done(self, rows: Rows, model: ModelArtifact, outputs: np.ndarray, figures: dict[str, Any]) -> Inferred:
-        predicted = predictions(outputs)
-        if rows.labels is not None and predicted.task != "regression":
-            figures["accuracy"] = accuracy(predicted.result, rows.labels)
+    def _done(self, rows: Rows, model: ModelArtifact, outputs: np.ndarray, figures: dict[str, Any], card: Card) -> Inferred:
+        predicted = predictions(outputs, card)
+        figures["task"] = predicted.task
+        if rows.labels is not None:
+            measured = quality(outputs, rows.labels, card)
+            figures.update({"accuracy" if name == "test_acc" else name: value for name, value in measured.items()})
         result = replace(model, preset=str(figures.get("preset", "")), figures=figures)
         self._report(result)
         return Inferred(rows, predicted, result)
 
-    def _encrypted(self, host: Caller, params: InferenceParams, model_id: str, values: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+    def _encrypted(self, host: Caller, params: InferenceParams, rows: Rows) -> Answered:
         def progress(at: Any) -> None:
             self.tracker.progress(at.chunk * at.rounds + at.round, at.chunks * at.rounds)
 
+        link = OpenedLink(host)
         with preset_of(params.encryption_parameters, params.is_custom_enc_param) as preset:
-            client = Client(host, preset=preset, progress=progress)
-            task = client.prepare(model_id, len(values))
+            client = Client(link, preset=preset, progress=progress)
+            opening = client.opening(params.model_id, len(rows))
+            model, card, values = self._described(link.describe(opening, **_which(params)), params, rows)
+            task = client.prepare(params.model_id, len(values))
             self.tracker.log("environment test passed: versions, parameters and one known encrypted computation agree")
             result = client.infer(task, values)
-        report = result.report
         self.tracker.progress(1, 1)
-        return result.output, {"is_encryption": True, **round_figures(report)}
+        return model, card, result.output, {"is_encryption": True, **round_figures(result.report)}
 
-    def _plain(self, host: Caller, model_id: str, values: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+    def _plain(self, host: Caller, params: InferenceParams, rows: Rows) -> Answered:
         """Predictions that the host computes on the rows themselves: is_encryption false says that it may see them."""
+        model, card, values = self._described(host.call("describe", **_which(params)), params, rows)
         buffer = io.BytesIO()
         np.save(buffer, values, allow_pickle=False)
         started = time.perf_counter()
-        reply = host.call("plain", buffer.getvalue(), model_id=model_id)
+        reply = host.call("plain", buffer.getvalue(), model_id=model.model_id)
         seconds = time.perf_counter() - started
         try:
             outputs = np.load(io.BytesIO(reply.data), allow_pickle=False)
@@ -126,14 +132,36 @@ class DataOwner:
         if outputs.shape[:1] != (len(values),):
             raise ProtocolError(f"the host gave predictions for {outputs.shape[:1]} rows, {len(values)} were asked for")
         sizes = {"bytes_up": len(buffer.getvalue()), "bytes_down": len(reply.data)}
-        return outputs, {"is_encryption": False, "rows": len(values), "rounds": 1, **sizes, "seconds": {"total": round(seconds, 4)}}
+        figures = {"is_encryption": False, "rows": len(values), "rounds": 1, **sizes, "seconds": {"total": round(seconds, 4)}}
+        return model, card, outputs, figures
+
+    def _described(self, answer: Message, params: InferenceParams, rows: Rows) -> tuple[ModelArtifact, Card, np.ndarray]:
+        """The model, its card, and the rows as it takes them."""
+        model, card = ModelArtifact.of(answer.values), read_card(answer.values.get("card", {}))
+        how = "encrypted" if params.is_encryption else "NOT encrypted"
+        self.tracker.log(f"{len(rows)} rows for model {model.model_name}, {how}")
+        return model, card, _as_input(rows.matched(card.features, self.tracker.log), answer.values.get("inputs"))
 
     def _report(self, artifact: ModelArtifact) -> None:
+        """The figures as series and as one flat summary; a summary lists the rounds one by one while they are few."""
         figures = dict(artifact.figures)
-        self.tracker.series("round_ms", figures.pop("round_ms", []))
+        round_ms = figures.pop("round_ms", [])
+        self.tracker.series("round_ms", round_ms)
         seconds = figures.pop("seconds", {})
         flat = {**figures, **{f"seconds_{name}": value for name, value in seconds.items()}}
+        if len(round_ms) <= MOST_ROUNDS_SHOWN:
+            flat.update({f"round_{index + 1}_ms": value for index, value in enumerate(round_ms)})
         self.tracker.summary({**_words(artifact), **_short(flat)})
+
+
+def _read(table: Table, params: InferenceParams) -> Rows:
+    """The rows; raises OwnRowsError when they cannot be used."""
+    try:
+        if table is None:
+            return read_file(params)
+        return table() if callable(table) else table
+    except InputError as problem:
+        raise OwnRowsError(str(problem)) from None
 
 
 def read_file(params: InferenceParams) -> Rows:
@@ -146,6 +174,14 @@ def read_file(params: InferenceParams) -> Rows:
     return from_array(rows[: len(rows)], params.num_inference, f"file_inference {path}")
 
 
+def read_card(values: Any) -> Card:
+    """The model's card as a peer gave it; raises ProtocolError when it is none."""
+    try:
+        return Card.of(values)
+    except ModelError as problem:
+        raise ProtocolError(f"the model owner's description is wrong: {problem}") from None
+
+
 def _as_input(rows: Rows, inputs: Any) -> np.ndarray:
     if not isinstance(inputs, list) or len(inputs) != 1:
         count = len(inputs) if isinstance(inputs, list) else 0
@@ -155,6 +191,10 @@ def _as_input(rows: Rows, inputs: Any) -> np.ndarray:
     except (KeyError, TypeError, ValueError):
         raise ProtocolError("the host's description of the model's input is not one") from None
     return rows.as_input(shape, dtype)
+
+
+def _which(params: InferenceParams) -> dict[str, Any]:
+    return {"model_id": params.model_id, "model_type": params.model_type}
 
 
 def _values(params: Params) -> dict[str, Any]:

@@ -9,22 +9,23 @@ from typing import Any, Mapping, TypeVar
 
 import numpy as np
 
-from he_backend import zoo
-from he_backend.ckks.engines import default_engine
 from he_backend.ckks.params import load_params
 from he_backend.errors import InputError, ParameterError, ProtocolError
-from he_backend.graph import Program, Reference, convert
-from he_backend.inference.describe import plan_figures
-from he_backend.inference.plan import PlanSpec, make_plan
-from he_backend.server.models import RegistryModels
+from he_backend.graph import Program, Reference
+from he_backend.graph.card import Card
+from he_backend.graph.quality import quality
+from he_backend.server.labelled import batch_of
+from he_backend.server.models import Model, RegistryModels, registered_program
+from he_backend.server.planning import plan_of
+from he_backend.server.registering import register
 from he_backend.server.registry import ModelRecord, Registry
 from he_backend.server.service import CipherService
 
 from .artifact import LATEST, ModelArtifact
 from .channel import Channel, Message, answer
+from .opening import answer_calls
 from .params import EvalParams, InferenceParams, LoadParams, Params
 from .roles import Tracker, by_service, preset_of, round_figures
-from .table import accuracy
 
 T = TypeVar("T")
 LOAD_PRESET = "N13_L8"  # he-nn-load has no encryption parameters; its plan summary is for the default of the others
@@ -71,17 +72,19 @@ class ModelOwner:
         """Answers a guest's he-nn-inference: plans and rounds on ciphertexts, or plain rows where both sides say is_encryption false."""
         if by_service(params):
             return self._idle(params)
-        models = RegistryModels(self.registry)
+        models = _JobModels(RegistryModels(self.registry))
         service = CipherService(models)
-        used: list[ModelRecord] = []
         traffic = {"calls": 0, "bytes_in": 0, "bytes_out": 0}
 
         def describe(request: Message) -> Message:
-            record = self.registry.get(str(request.values.get("model_id")), str(request.values.get("model_type")))
-            used[:] = [record]
+            asked = str(request.values.get("model_id"))
+            record = self.registry.get(asked, str(request.values.get("model_type")))
+            models.settle(asked, record)
             program = models.find(record.model_id).program
             inputs = [{"name": spec.name, "shape": list(spec.shape), "dtype": spec.dtype} for spec in program.inputs]
-            return Message({**self._artifact(record, params.encryption_parameters).to_dict(), "inputs": inputs})
+            card = Card.of(record.meta).to_dict()
+            described = {**self._artifact(record, params.encryption_parameters).to_dict(), "inputs": inputs, "card": card}
+            return Message(described, answer_calls(request.data, frames))
 
         def plain(request: Message) -> Message:
             if params.is_encryption:
@@ -99,7 +102,7 @@ class ModelOwner:
                 yield frame
 
         answer(channel, {"describe": describe, "plain": plain}, frames)
-        artifact = self._artifact(_last(used), params.encryption_parameters)
+        artifact = self._artifact(_last([] if models.record is None else [models.record]), params.encryption_parameters)
         self.tracker.summary({"model_name": artifact.model_name, "model_type": artifact.model_type, **traffic})
         return replace(artifact, figures=dict(traffic))
 
@@ -114,47 +117,42 @@ class ModelOwner:
             record = self._register(params.model_type)
         else:
             record = self.registry.get(params.model_id or LATEST, params.model_type)
-        program = convert(self.registry.model_bytes(record), name=record.model_name)
+        program = registered_program(self.registry, record)
         if record.test_path is not None:
-            measured = self._plain_accuracy(record, program)
-            record = self.registry.set_accuracy(record.model_id, measured)
-            self.tracker.log(f"model {record.model_name}: plain accuracy {measured:.4f} on its test set")
+            measured = self._plain_quality(record, program)
+            if "test_acc" in measured:
+                record = self.registry.set_accuracy(record.model_id, measured["test_acc"])
+            shown = ", ".join(f"{name} {value:.4f}" for name, value in measured.items())
+            self.tracker.log(f"model {record.model_name} in the clear on its test set: {shown}")
         plan = self._plan(record, program, LOAD_PRESET)
         return replace(self._artifact(record, LOAD_PRESET), plan=plan)
 
     def _register(self, model_type: str) -> ModelRecord:
-        """A new model of a type of the zoo, from the weights that come with it."""
-        network = zoo.shipped(model_type)
-        meta = {"dataset": network.dataset, "activation": network.activation, "input_shape": list(network.input_shape)}
-        record = self.registry.add(network.onnx_path, network.model_type, test=network.load_test(), test_acc=network.test_acc, meta=meta)
-        self.tracker.log(f"registered {record.model_name}: {network.model_type} trained on {network.dataset}")
+        """A new model of a type, as the HE-server registers one."""
+        record = register(self.registry, model_type)
+        origin = record.meta.get("dataset") or record.meta.get("copy_of", "")
+        self.tracker.log(f"registered {record.model_name}: {record.model_type} of {origin}")
         return record
 
     def _evaluate(self, params: EvalParams) -> ModelArtifact:
         record = self.registry.get(params.model_id, params.model_type)
-        x, y = self.registry.test_set(record)
-        start = params.start_batch * params.batch_size
-        if start >= len(x):
-            last = (len(x) - 1) // params.batch_size
-            raise InputError(
-                f"start_batch: {params.start_batch}; the test set has {len(x)} rows, the last batch of {params.batch_size} is {last}"
-            )
-        x, y = x[start : start + params.batch_size], y[start : start + params.batch_size]
-        program = convert(self.registry.model_bytes(record), name=record.model_name)
+        start, x, y = batch_of(*self.registry.test_set(record), params.start_batch, params.batch_size)
+        program = registered_program(self.registry, record)
         with preset_of(params.encryption_parameters, params.is_custom_enc_param) as preset:
-            figures = self._encrypted(program, x, y, preset) if params.is_encryption else self._plain(program, x, y)
+            run = self._encrypted if params.is_encryption else self._plain
+            figures = run(program, x, y, Card.of(record.meta), preset)
             plan = self._plan(record, program, preset, len(x))
         figures = {"start_row": start, "batch_size": len(x), "is_encryption": params.is_encryption, **figures}
         name = plan["preset"]
         return replace(self._artifact(record, name), plan=plan, figures=figures)
 
-    def _plain(self, program: Program, x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+    def _plain(self, program: Program, x: np.ndarray, y: np.ndarray, card: Card, _: str) -> dict[str, Any]:
         reference = Reference(program)
         started = time.perf_counter()
         outputs = next(iter(reference.run(x).values()))
-        return {"test_acc": accuracy(outputs.argmax(axis=-1), y), "plain_seconds": round(time.perf_counter() - started, 6)}
+        return {**quality(outputs, y, card), "plain_seconds": round(time.perf_counter() - started, 6)}
 
-    def _encrypted(self, program: Program, x: np.ndarray, y: np.ndarray, preset: str) -> dict[str, Any]:
+    def _encrypted(self, program: Program, x: np.ndarray, y: np.ndarray, card: Card, preset: str) -> dict[str, Any]:
         """The figures of rows run with a simulated client, as in the HE-server's own test; the rows are the owner's, so nothing leaks."""
         from he_backend import local  # brings the client's side, which the host of an inference must never load
 
@@ -165,8 +163,8 @@ class ModelOwner:
         report = result.report
         plain = next(iter(Reference(program).run(x).values()))
         return {
-            "test_acc": accuracy(result.output.argmax(axis=-1), y),
-            "plain_acc": accuracy(plain.argmax(axis=-1), y),
+            **quality(result.output, y, card),
+            **{"plain_" + name.replace("test_", ""): value for name, value in quality(plain, y, card).items()},
             "agreement": report.agreement,
             "max_abs_error": report.max_abs_error,
             "bits_of_precision": round(report.bits_of_precision or 0.0, 1),
@@ -174,17 +172,32 @@ class ModelOwner:
             **round_figures(report),
         }
 
-    def _plain_accuracy(self, record: ModelRecord, program: Program) -> float:
+    def _plain_quality(self, record: ModelRecord, program: Program) -> dict[str, float]:
         x, y = self.registry.test_set(record)
-        return accuracy(next(iter(Reference(program).run(x).values())).argmax(axis=-1), y)
+        return quality(next(iter(Reference(program).run(x).values())), y, Card.of(record.meta))
 
     def _plan(self, record: ModelRecord, program: Program, preset: str, rows: int = 1) -> dict[str, Any]:
-        params = load_params(preset)
-        spec = PlanSpec(record.model_id, default_engine(), params.literal(), rows=rows, preset_name=params.name)
-        return plan_figures(make_plan(program, record.model_id, record.model_name, spec).client, rows)
+        return plan_of(record, program, load_params(preset), rows)
 
     def _artifact(self, record: ModelRecord, preset: str) -> ModelArtifact:
         return ModelArtifact(record.model_id, record.model_name, record.model_type, preset, record.test_acc)
+
+
+class _JobModels:
+    """The registry's models for one inference: once `describe` has told which one, the guest's word for it means this model alone."""
+
+    def __init__(self, models: RegistryModels) -> None:
+        self._models = models
+        self._asked = ""
+        self.record: ModelRecord | None = None
+
+    def settle(self, asked: str, record: ModelRecord) -> None:
+        """From here on `asked` means `record`, whatever is bound meanwhile."""
+        self._asked, self.record = asked, record
+
+    def find(self, model: str) -> Model:
+        """The model; raises NotFoundError naming what there is."""
+        return self._models.find(self.record.model_id if self.record is not None and model == self._asked else model)
 
 
 def _last(found: list[T]) -> T:

@@ -50,7 +50,7 @@ def preset_of(encryption_parameters: str, is_custom: bool) -> Iterator[str]:
             yield str(path)
     else:
         yield str(
-            find_file(CUSTOM_FILE, "is_custom_enc_param", "submit with `he-nn job submit`, which takes it along from beside the dsl file")
+            find_file(CUSTOM_FILE, "is_custom_enc_param", "`he-nn job submit` (FATE 1.x: `job conf`) takes it from beside the dsl file")
         )
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from he_backend.api import Evaluation, HEClient, HEServer, InferenceRecord, Model
 from he_backend.client.inference import Client
-from he_backend.errors import InputError
+from he_backend.errors import InputError, ModelError, ProtocolError
+from he_backend.graph.card import Card
 
 from .artifact import ModelArtifact
 from .params import EvalParams, InferenceParams, LoadParams
@@ -21,11 +22,12 @@ LOAD_PRESET = "N13_L8"  # what the server plans for when it loads
 
 @dataclass(frozen=True)
 class Served:
-    """What an inference by a service gave: the model that was used, its outputs [rows, ...], and figures."""
+    """What an inference by a service gave: the model that was used, its outputs [rows, ...], figures, and what the outputs mean."""
 
     model: ModelArtifact
     outputs: np.ndarray = field(repr=False)
     figures: dict[str, Any]
+    card: Card
 
 
 def load(params: LoadParams) -> ModelArtifact:
@@ -54,16 +56,18 @@ def infer(params: InferenceParams, rows: Rows, tracker: Tracker) -> Served:
 
     Custom encryption parameters are given as text.
     """
-    if params.client:
-        return _by_client_service(params, rows, tracker)
-    server = HEServer(params.server_url)
+    service = HEClient(params.client_url, params.server_url) if params.client else HEServer(params.server_url)
+    found = service.find(params.model_type, params.model_id)
+    params, card = replace(params, model_id=found.model_id), _card(found)
+    rows = rows.matched(card.features, tracker.log)
+    if isinstance(service, HEClient):
+        return _by_client_service(service, params, rows, tracker, card)
     if not params.is_encryption:
-        done = server.inference(params.model_type, _numbers(rows), params.model_id)
+        done = service.inference(params.model_type, _numbers(rows), params.model_id)
         model = ModelArtifact(done.model_id, done.model_name, done.model_type, "")
-        return Served(model, done.outputs, {"is_encryption": False, **done.figures})
-    found = server.find(params.model_type, params.model_id)
-    outputs, figures = _encrypted(params, server, found.model_id, rows, tracker)
-    return Served(_artifact(found), outputs, figures)
+        return Served(model, done.outputs, {"is_encryption": False, **done.figures}, card)
+    outputs, figures = _encrypted(params, service, found.model_id, rows, tracker)
+    return Served(_artifact(found), outputs, figures, card)
 
 
 def _encrypted(params: InferenceParams, server: HEServer, model_id: str, rows: Rows, tracker: Tracker) -> tuple[np.ndarray, dict[str, Any]]:
@@ -85,8 +89,7 @@ def _encrypted(params: InferenceParams, server: HEServer, model_id: str, rows: R
     return result.output, {"is_encryption": True, **round_figures(result.report)}
 
 
-def _by_client_service(params: InferenceParams, rows: Rows, tracker: Tracker) -> Served:
-    client = HEClient(params.client_url, params.server_url)
+def _by_client_service(client: HEClient, params: InferenceParams, rows: Rows, tracker: Tracker, card: Card) -> Served:
     values, preset = _numbers(rows), params.encryption_parameters
     inference_id = client.start_inference(params.model_type, values, params.model_id, encrypted=params.is_encryption, preset=preset)
     tracker.log(f"inference {inference_id} started at the HE-client {params.client_url}")
@@ -102,7 +105,7 @@ def _by_client_service(params: InferenceParams, rows: Rows, tracker: Tracker) ->
     if done.log:
         tracker.log(done.log)
     model = ModelArtifact(done.model_id, done.model_name, done.model_type, "")
-    return Served(model, done.outputs, {"is_encryption": params.is_encryption, **done.figures})
+    return Served(model, done.outputs, {"is_encryption": params.is_encryption, **done.figures}, card)
 
 
 def _stop(client: HEClient, inference_id: str) -> None:
@@ -119,6 +122,13 @@ def _numbers(rows: Rows) -> np.ndarray:
     if values.dtype.kind == "f" and np.abs(values).max(initial=0.0) < 2**31 and np.array_equal(values, np.rint(values)):
         return values.astype(np.int64)
     return values
+
+
+def _card(model: Model) -> Card:
+    try:
+        return Card.of(model.data.get("meta") or {})
+    except ModelError as problem:
+        raise ProtocolError(f"the HE-server's description is wrong: {problem}") from None
 
 
 def _artifact(model: Model) -> ModelArtifact:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from typing import Any, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Callable, Mapping, Sequence
 
 import numpy as np
 
 from he_backend.errors import InputError
+from he_backend.graph.card import SLACK, Card, chances
 
 MOST_NAMED = 5  # columns that one message names
+NO_CARD = Card()
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,23 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def matched(self, features: Sequence[str], log: Callable[[str], None]) -> Rows:
+        """The rows with the columns that a model names, in its order; as they are when it names none, or they come from a file.
+
+        Columns that the model does not take are told to `log`. Raises InputError naming columns that the table lacks.
+        """
+        if not features or not self.columns:
+            return self
+        place = {name: index for index, name in enumerate(self.columns)}
+        missing = [name for name in features if name not in place]
+        if missing:
+            raise InputError(f"the table lacks {len(missing)} of the {len(features)} columns that the model takes: {_listed(missing)}")
+        wanted = set(features)
+        unused = [name for name in self.columns if name not in wanted]
+        if unused:
+            log(f"{len(unused)} columns of the table are not the model's and stay unused: {_listed(unused)}")
+        return replace(self, values=self.values[:, [place[name] for name in features]], columns=tuple(features))
 
     def as_input(self, shape: Sequence[int], dtype: str) -> np.ndarray:
         """The rows as a model takes them: [rows, *shape] of the input's type. Raises InputError when they do not fit."""
@@ -59,8 +78,7 @@ def from_columns(ids: Sequence[Any], columns: Mapping[str, Any], labels: Any = N
             bad.append(f"{name} ({len(array)} values for {len(ids)} rows)")
         arrays.append(array)
     if bad:
-        more = f" and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else ""
-        raise InputError(f"the table cannot be used: column {', '.join(bad[:MOST_NAMED])}{more}; fill or drop these before he-nn-inference")
+        raise InputError(f"the table cannot be used: column {_listed(bad)}; fill or drop these before he-nn-inference")
     label_array = None if labels is None else np.asarray(labels)
     return Rows(tuple(ids), np.stack(arrays, axis=1), tuple(columns), tuple(match_ids), label_array)
 
@@ -79,6 +97,11 @@ def from_array(array: np.ndarray, count: int, source: str) -> Rows:
             raise InputError(f"{source}: {bad} of {count} rows have NaN or infinity; mend or leave out these rows")
     numbers = tuple(str(index) for index in range(count))
     return Rows(numbers, values, (), numbers)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
 
 
 def _numbers(column: Any) -> tuple[np.ndarray, str]:
@@ -112,24 +135,29 @@ class Predictions:
     detail: list[str] = field(repr=False)
 
 
-def predictions(outputs: np.ndarray) -> Predictions:
+def predictions(outputs: np.ndarray, card: Card = NO_CARD) -> Predictions:
     """The prediction columns of a model's first output [rows, classes] or [rows] / [rows, 1]. Raises InputError for other shapes.
 
     Several scores are classes; they are turned into probabilities by softmax unless they are probabilities already. A single value is a
-    regression.
+    regression, or the probability of the second class where the card says binary. predict_result has the card's labels, or numbers.
     """
     array = np.asarray(outputs, np.float64)
     if array.ndim > 2 or array.ndim < 1:
         raise InputError(f"the model's output has shape {array.shape}; a prediction table needs [rows, classes] or one value for each row")
-    if array.ndim == 1 or array.shape[1] == 1:
+    labels = card.labels_of(array)
+    if labels is None:
         values = array.reshape(-1).tolist()
         return Predictions("regression", values, list(values), [detail_text({"predict_score": value}) for value in values])
-    scores = probabilities(array)
-    result = array.argmax(axis=1)
-    detail = [detail_text({str(index): score for index, score in enumerate(row)}) for row in scores.tolist()]
-    if array.shape[1] == 2:
-        return Predictions("binary", scores[:, 1].tolist(), result.tolist(), detail)
-    return Predictions("multi", scores.max(axis=1).tolist(), result.tolist(), detail)
+    if array.ndim == 1 or array.shape[1] == 1:
+        second = chances(array)
+        scores = np.stack([1.0 - second, second], axis=1)
+    else:
+        scores = probabilities(array)
+    names = [str(name) for name in card.classes or range(scores.shape[1])]
+    detail = [detail_text(dict(zip(names, row))) for row in scores.tolist()]
+    binary = card.task_of(array) == "binary"
+    score = scores[:, 1] if binary else scores.max(axis=1)
+    return Predictions("binary" if binary else "multi", score.tolist(), labels.tolist(), detail)
 
 
 def probabilities(scores: np.ndarray) -> np.ndarray:
@@ -137,8 +165,7 @@ def probabilities(scores: np.ndarray) -> np.ndarray:
 
     The slack is for the error of encrypted arithmetic: -0.001 is still a probability of zero, and becomes one.
     """
-    slack = 1e-2
-    if (scores > -slack).all() and (scores < 1 + slack).all() and (np.abs(scores.sum(axis=1) - 1) < slack).all():
+    if (scores > -SLACK).all() and (scores < 1 + SLACK).all() and (np.abs(scores.sum(axis=1) - 1) < SLACK).all():
         clipped = scores.clip(0.0, 1.0)
         return clipped / clipped.sum(axis=1, keepdims=True)
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
@@ -153,8 +180,3 @@ def detail_text(scores: Mapping[str, float]) -> str:
 def read_detail(text: str) -> Mapping[str, float]:
     """The scores in a predict_detail."""
     return dict(json.loads(text.strip('"').replace("'", '"')))
-
-
-def accuracy(predicted: Sequence[Any], labels: np.ndarray) -> float:
-    """The share of rows whose prediction is their label."""
-    return float((np.asarray(predicted, np.float64) == np.asarray(labels, np.float64).reshape(-1)).mean())

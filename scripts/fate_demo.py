@@ -1,4 +1,8 @@
-"""Runs the FATE 2.2 demo in its own environment (made by scripts/fate_env.sh); arguments are those of he_nn.fate2.demo."""
+"""Runs a FATE 2.2 demo in FATE's environment (made by scripts/fate_env.sh).
+
+scripts/fate_demo.py [ARGUMENTS of he_nn.fate2.demo]
+scripts/fate_demo.py two_sites [ARGUMENTS of he_nn.fate2.two_sites]
+"""
 
 from __future__ import annotations
 
@@ -12,5 +16,6 @@ if __name__ == "__main__":
     python = TOP / ".venv-fate" / "bin" / "python"
     if not python.exists():
         sys.exit("there is no .venv-fate: run `make demo`, or scripts/fate_env.sh")
+    module, arguments = ("two_sites", sys.argv[2:]) if sys.argv[1:2] == ["two_sites"] else ("demo", sys.argv[1:])
     # In place of this process, so that Ctrl-C reaches the demo alone, once.
-    os.execv(python, [str(python), "-m", "he_nn.fate2.demo", *sys.argv[1:]])
+    os.execv(python, [str(python), "-m", f"he_nn.fate2.{module}", *arguments])

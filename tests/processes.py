@@ -21,7 +21,9 @@ class Service:
     """One process of `he-nn COMMAND`; `http` is HOST:PORT of its API."""
 
     def __init__(self, command, home, *options):
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TOP / "backend"), str(TOP)]), "HE_NN_HOME": str(home)}
+        # Temporary files go to its home too, so that a test which looks for what is left on disk sees them.
+        own = {"PYTHONPATH": os.pathsep.join([str(TOP / "backend"), str(TOP)]), "HE_NN_HOME": str(home), "TMPDIR": str(home)}
+        environment = {**os.environ, **own}
         self.errors = open(home / f"{command}.log", "a+")  # noqa: SIM115 - closed when the process has ended
         arguments = [sys.executable, "-m", "he_backend.cli", command, *map(str, options)]
         self.process = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=self.errors, text=True)

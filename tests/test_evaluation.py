@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from he_backend import zoo
 from he_backend.cli import main
 from he_backend.errors import InputError, ParameterError
-from he_backend.evaluation import evaluate, plain_score, wilson
+from he_backend.evaluation import evaluate, plain_quality, wilson
 from he_backend.graph import convert
 from tests.graph.networks import NetworkBuilder
 from tests.parties import digits
@@ -44,7 +44,7 @@ def test_plain_and_encrypted_accuracy_are_of_the_rows_of_the_batch():
     done = evaluate(program, x, y, start_batch=2, batch_size=40, engine="clear")
 
     assert (done.start_row, done.rows, done.test_rows) == (80, 10, 90)
-    assert done.plain.correct == plain_score(program, x[80:], y[80:]).correct
+    assert done.plain.correct == round(10 * plain_quality(program, x[80:], y[80:])["test_acc"])
     assert done.encrypted.correct == done.plain.correct
     assert done.report.rows == 10
     assert done.to_dict()["accuracy_loss"] == 0.0
@@ -73,8 +73,8 @@ def test_a_batch_beyond_the_test_set_says_which_is_the_last():
 
 def test_labels_that_do_not_fit_are_refused():
     program, x, y = digits(20)
-    with pytest.raises(InputError, match="labels float64"):
-        evaluate(program, x, y.astype(float), encrypted=False)
+    with pytest.raises(InputError, match="labels are float64"):
+        evaluate(program, x, y + 0.5, encrypted=False)
     with pytest.raises(InputError, match=r"whole numbers of shape \(20,\)"):
         evaluate(program, x, np.stack([y, y], axis=1), encrypted=False)
 

@@ -31,13 +31,15 @@ ORDER = {
     "web": {"access", "ckks", "database", "protocol"},
     "inference": {"ckks", "graph"},
     "zoo": {"graph"},
+    "strategies": {"graph", "zoo"},
     "server": {"access", "ckks", "database", "graph", "inference", "protocol", "web", "zoo"},
     "client": {"access", "api", "ckks", "graph", "inference", "protocol", "web"},
     "local": {"ckks", "client", "graph", "inference", "protocol", "server"},
     "evaluation": {"client", "graph", "local", "server"},
     "bench": {"ckks", "zoo"},
     "commands": {
-        *("access", "api", "bench", "ckks", "client", "evaluation", "graph", "inference", "local", "protocol", "server", "web", "zoo"),
+        *("access", "api", "bench", "ckks", "client", "evaluation", "graph", "inference", "local", "protocol", "server", "strategies"),
+        *("web", "zoo"),
     },
     "cli": {"commands", "zoo"},
 }

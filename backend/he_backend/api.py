@@ -48,14 +48,14 @@ class Model:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What /model/test measured."""
+    """What /model/test measured; test_acc is None of a regression, whose figures have rmse and r2."""
 
     model_id: str
     model_name: str
     model_type: str
     batch_size: int
     is_encryption: bool
-    test_acc: float
+    test_acc: float | None
     seconds: float
     figures: Mapping[str, Any]
     log: str
@@ -113,6 +113,10 @@ class Service:
         """The models of a type, oldest first."""
         return [_model(values) for values in _items(self.post("/model/get_list", model_type=model_type), "model_list")]
 
+    def show(self, model_name: str = "latest", model_type: str = "") -> dict[str, Any]:
+        """A model's inputs, outputs and rounds, as clients learn them."""
+        return self.post("/model/show", model_name=model_name, model_type=model_type)
+
     def test(
         self,
         model_type: str,
@@ -130,11 +134,11 @@ class Service:
             model_id=str(_of(data, "model_id")),
             model_name=str(_of(data, "model_name")),
             model_type=str(_of(data, "model_type")),
-            batch_size=int(_of(data, "batch_size")),
+            batch_size=int(_number(data, "batch_size")),
             is_encryption=bool(_of(data, "is_enc")),
-            test_acc=float(_of(data, "test_acc")),
+            test_acc=_optional(data, "test_acc"),
             seconds=_seconds(data),
-            figures=dict(data.get("figures") or {}),
+            figures=_figures(data),
             log=str(data.get("log", "")),
         )
 
@@ -180,7 +184,7 @@ class Service:
             if record.state == "stopped":
                 raise Cancelled(f"inference {inference_id} was stopped")
             if record.state == "failed":
-                kind = str((record.data.get("figures") or {}).get("error", "transport"))  # none: the service itself ended
+                kind = str(_figures(record.data).get("error", "transport"))  # none: the service itself ended
                 raise error_of(Failure(kind, f"inference {inference_id} failed: {record.message}"))
             time.sleep(pause)
             pause = min(_POLL_S[1], 1.5 * pause)
@@ -240,7 +244,7 @@ class Service:
         try:
             envelope = json.loads(text)
             code, data, message = int(envelope["code"]), dict(envelope["data"]), str(envelope["message"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise ProtocolError(f"{self.url}: the answer is not one of a he-nn service; check address and port") from None
         if code == 200:
             return data
@@ -344,14 +348,12 @@ def _items(data: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
 
 def _model(data: Mapping[str, Any]) -> Model:
     words = [str(_of(data, name)) for name in ("model_id", "model_name", "model_type")]
-    accuracy = data.get("test_acc")
-    return Model(words[0], words[1], words[2], str(data.get("model_owner", "")), None if accuracy is None else float(accuracy), data)
+    return Model(words[0], words[1], words[2], str(data.get("model_owner", "")), _optional(data, "test_acc"), data)
 
 
 def _record(data: Mapping[str, Any]) -> InferenceRecord:
-    return InferenceRecord(
-        str(_of(data, "inference_id")), str(_of(data, "state")), float(data.get("progress", 0.0)), str(data.get("message", "")), data
-    )
+    progress = _number(data, "progress") if "progress" in data else 0.0
+    return InferenceRecord(str(_of(data, "inference_id")), str(_of(data, "state")), progress, str(data.get("message", "")), data)
 
 
 def _inference(data: Mapping[str, Any]) -> Inference:
@@ -359,7 +361,7 @@ def _inference(data: Mapping[str, Any]) -> Inference:
         raise NotFoundError("the predictions of this inference are not in the service's memory any more; infer again")
     try:
         outputs = np.asarray(json.loads(data["inference_result"]), dtype=np.float64)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         raise ProtocolError("the service's inference_result is not an array of numbers") from None
     return Inference(
         str(_of(data, "inference_id")),
@@ -368,9 +370,27 @@ def _inference(data: Mapping[str, Any]) -> Inference:
         str(_of(data, "model_type")),
         outputs,
         _seconds(data),
-        dict(data.get("figures") or {}),
+        _figures(data),
         str(data.get("log", "")),
     )
+
+
+def _optional(data: Mapping[str, Any], name: str) -> float | None:
+    return None if data.get(name) is None else _number(data, name)
+
+
+def _number(data: Mapping[str, Any], name: str) -> float:
+    value = _of(data, name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300:
+        raise ProtocolError(f"the service's {name} is not a number")
+    return float(value)
+
+
+def _figures(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    figures = data.get("figures") or {}
+    if not isinstance(figures, dict):
+        raise ProtocolError("the service's figures are not names and values")
+    return figures
 
 
 def _seconds(data: Mapping[str, Any]) -> float:

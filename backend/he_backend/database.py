@@ -9,6 +9,7 @@ from sqlalchemy.pool import NullPool
 from he_backend.errors import ParameterError
 
 _BUSY_TIMEOUT_S = 30
+_DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "mysql": "mysql+pymysql"}  # where the URL names none
 
 
 def open_database(url: str, metadata: sa.MetaData, what: str) -> sa.engine.Engine:
@@ -18,13 +19,15 @@ def open_database(url: str, metadata: sa.MetaData, what: str) -> sa.engine.Engin
     """
     try:
         parsed = sa.engine.make_url(url)
+        parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
         if parsed.get_backend_name() == "sqlite":
             # Several processes: wait for a writer instead of failing; no pool, so that nothing is shared over a fork.
             engine = sa.create_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_S}, poolclass=NullPool)
         else:
             engine = sa.create_engine(parsed, pool_pre_ping=True)
     except (NoSuchModuleError, ImportError) as problem:
-        raise ParameterError(f"{what} url needs a driver that is not installed: {problem}") from None
+        advice = "pip install 'he-nn[postgresql]' or 'he-nn[mysql]'"
+        raise ParameterError(f"{what} url needs a driver that is not installed: {problem}; {advice}") from None
     except (ArgumentError, ValueError):
         # Its text may hold the url, and with it a password.
         raise ParameterError(f"{what} url is not one: write dialect://user:password@host/database") from None

@@ -13,8 +13,10 @@ from he_backend.client.report import Report
 from he_backend.client.rows import check_rows
 from he_backend.errors import InputError, ParameterError
 from he_backend.graph import Program, Reference
+from he_backend.graph.card import Card
+from he_backend.graph.quality import NO_CARD, Score, quality, score_of
 from he_backend.local import infer
-from he_backend.server.labelled import Score, batch_of, score_of
+from he_backend.server.labelled import batch_of
 
 MOST_ROWS = 512
 _Z95 = 1.959963984540054  # of the normal distribution, both sides 2.5%
@@ -69,11 +71,11 @@ def wilson(correct: int, count: int) -> Interval:
     return Interval(0.0 if not correct else max(0.0, middle - half), 1.0 if correct == count else min(1.0, middle + half))
 
 
-def plain_score(program: Program, x: np.ndarray, y: np.ndarray, threads: int = 0) -> Score:
-    """How many labels y of rows x the plain network gets right. Raises InputError when rows or labels do not fit the model."""
+def plain_quality(program: Program, x: np.ndarray, y: np.ndarray, card: Card = NO_CARD) -> dict[str, float]:
+    """How good the plain network is on rows x with labels y, as graph.quality. Raises InputError when they do not fit the model."""
     _one_input(program)
     rows = check_rows(x, program.inputs).slice(0, len(x))
-    return score_of(Reference(program, threads=threads).run(rows)[program.outputs[0].name], y)
+    return quality(Reference(program).run(rows)[program.outputs[0].name], y, card)
 
 
 def evaluate(
@@ -84,10 +86,11 @@ def evaluate(
     start_batch: int = 0,
     batch_size: int = MOST_ROWS,
     encrypted: bool = True,
+    card: Card = NO_CARD,
     threads: int = 0,
     **options: Any,
 ) -> Evaluation:
-    """The network on `batch_size` rows from row start_batch · batch_size on of a test set x [rows, ...], y int [rows].
+    """The network on `batch_size` rows from row start_batch · batch_size on of a test set x [rows, ...]; y are labels as the card has them.
 
     Encrypted with both parties in this process; `options` are those of he_backend.infer. Seconds are of the inference, without keys and
     plans. Raises ParameterError and InputError for what is out of range or does not fit the model.
@@ -103,11 +106,11 @@ def evaluate(
     reference = Reference(program, threads=threads)
     started = time.perf_counter()
     scores = reference.run(rows)[name]
-    plain = _measured(score_of(scores, batch.y), time.perf_counter() - started)
+    plain = _measured(score_of(scores, batch.y, card), time.perf_counter() - started)
     if not encrypted:
         return Evaluation(program.name, batch.start_row, len(batch.x), len(x), plain)
     result = infer(program, rows, threads=threads, **options)
-    found = _measured(score_of(result.outputs[name], batch.y), result.report.seconds["total"])
+    found = _measured(score_of(result.outputs[name], batch.y, card), result.report.seconds["total"])
     return Evaluation(program.name, batch.start_row, len(batch.x), len(x), plain, found, result.report)
 
 

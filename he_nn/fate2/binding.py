@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import Any, Mapping, Sequence
 
@@ -18,7 +19,11 @@ TEST_SET = "test_set"  # how FATE 2.2 marks predictions of a trained model
 
 
 class FateChannel:
-    """Objects of bytes over the task's federation, whatever carries it. A name is used once for each direction, hence the counters."""
+    """Objects of bytes over the task's federation, whatever carries it.
+
+    A name keeps its queue where a message broker carries the objects, and making one takes several requests; so there is one name for each
+    direction, and the objects are told apart by the index of their context, as FATE's own iterations are.
+    """
 
     def __init__(self, context: Any, is_guest: bool) -> None:
         self._context, self._is_guest = context.sub_ctx("he_nn"), is_guest
@@ -27,27 +32,33 @@ class FateChannel:
 
     def send(self, data: bytes) -> None:
         """Hands an object to the federation; FATE slices large ones itself."""
-        self._peer().put(f"{self._names[0]}_{self._sent}", data)
+        self._peer(self._sent).put(self._names[0], data)
         self._sent += 1
 
     def receive(self) -> bytes:
         """The peer's next object."""
-        data: bytes = self._peer().get(f"{self._names[1]}_{self._received}")
+        data: bytes = self._peer(self._received).get(self._names[1])
         self._received += 1
         return data
 
-    def _peer(self) -> Any:
-        """The other party. A job that goes through a service has none, and never asks."""
+    def _peer(self, index: int) -> Any:
+        """The other party, for the object of that number. A job that goes through a service has none, and never asks."""
+        context = self._context.indexed_ctx(index)
         if not self._is_guest:
-            return self._context.guest
-        hosts = self._context.hosts
+            return context.guest
+        hosts = context.hosts
         if len(hosts) != 1:
             raise ParameterError(f"the job has {len(hosts)} host parties; embedded mode takes one model owner")
         return hosts[0]
 
 
 class FateTracker:
-    """Reports to the task's log and, live, to FATE Flow's metrics, where FATE-Board reads them."""
+    """Reports to the task's log and, live, to FATE Flow's metrics, where FATE-Board reads them.
+
+    FATE-Board 2.x draws two things of a component that it does not know: a metric named `summary`, as a table with a line for each entry,
+    and all metrics whose type contains `loss`, as one chart with the title Loss. Hence the type of `progress`: it is what a user wants to
+    see while the task runs.
+    """
 
     def __init__(self, context: Any) -> None:
         self._context = context
@@ -58,10 +69,10 @@ class FateTracker:
         logger.info(text)
 
     def progress(self, done: int, total: int) -> None:
-        """A point of the metric `progress`, in percent."""
+        """A point of the curve `progress`, in percent."""
         percent = 100.0 * done / max(1, total)
         logger.info("%.0f%% done", percent)
-        self._context.sub_ctx("progress").indexed_ctx(self._steps).metrics.log_scalar("progress", percent)
+        self._context.sub_ctx("progress").indexed_ctx(self._steps).metrics.log_loss("progress", percent)
         self._steps += 1
 
     def series(self, name: str, values: Sequence[float]) -> None:
@@ -98,7 +109,8 @@ def infer(ctx: Any, role: Any, values: Mapping[str, Any], input_data: Any, input
         output_model.write(owner.infer(channel, params).to_dict())
         return
     frame = None if input_data is None else input_data.read()
-    done = owner.infer(channel, params, None if frame is None else rows_of(frame), _artifact(input_model))
+    table = None if frame is None else functools.partial(rows_of, frame)
+    done = owner.infer(channel, params, table, _artifact(input_model))
     output_data.write(prediction_frame(ctx, done, frame))
     output_model.write(done.artifact.to_dict())
 

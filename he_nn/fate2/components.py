@@ -18,14 +18,19 @@ PRESET = "N11_L1, N12_L4 or N13_L8"
 CUSTOM = "read custom_enc_param.json beside the DSL file instead"
 
 
+def _own(kind):
+    """A type of its own for each parameter: FATE writes a parameter's default and description into its type."""
+    return type(kind.__name__, (kind,), {})
+
+
 @cpn.component(roles=[GUEST, HOST], name="he-nn-load", provider="fate", description="Binds a network for encrypted inference.")
 def he_nn_load(
     ctx,
     role: Role,
-    model_type: cpn.parameter(type=StrictStr, default="CNN", desc=MODEL_TYPE),
-    server_url: cpn.parameter(type=StrictStr, default=SERVER_URL, desc=SERVER),
-    is_init: cpn.parameter(type=StrictBool, default=True, desc="True: bind a new model; False: choose one already bound"),
-    model_id: cpn.parameter(type=StrictStr, default="", desc="the model to load (only with is_init=False)"),
+    model_type: cpn.parameter(type=_own(StrictStr), default="CNN", desc=MODEL_TYPE),
+    server_url: cpn.parameter(type=_own(StrictStr), default=SERVER_URL, desc=SERVER),
+    is_init: cpn.parameter(type=_own(StrictBool), default=True, desc="True: bind a new model; False: choose one already bound"),
+    model_id: cpn.parameter(type=_own(StrictStr), default="", desc="the model to load (only with is_init=False)"),
     output_model: cpn.json_model_output(roles=[GUEST, HOST]),
 ):
     """Binds a network for encrypted inference."""
@@ -38,14 +43,14 @@ def he_nn_eval(
     ctx,
     role: Role,
     input_model: cpn.json_model_input(roles=[GUEST, HOST], optional=True),
-    model_id: cpn.parameter(type=StrictStr, default="latest", desc="model to evaluate: id, name or 'latest'"),
-    model_type: cpn.parameter(type=StrictStr, default="CNN", desc=MODEL_TYPE),
-    server_url: cpn.parameter(type=StrictStr, default=SERVER_URL, desc=SERVER),
-    start_batch: cpn.parameter(type=StrictInt, default=0, desc="first batch of the test set"),
-    batch_size: cpn.parameter(type=StrictInt, default=1, desc="rows, at most 512"),
-    is_encryption: cpn.parameter(type=StrictBool, default=False, desc="encrypt the test rows"),
-    encryption_parameters: cpn.parameter(type=StrictStr, default="N13_L8", desc=PRESET),
-    is_custom_enc_param: cpn.parameter(type=StrictBool, default=False, desc=CUSTOM),
+    model_id: cpn.parameter(type=_own(StrictStr), default="latest", desc="model to evaluate: id, name or 'latest'"),
+    model_type: cpn.parameter(type=_own(StrictStr), default="CNN", desc=MODEL_TYPE),
+    server_url: cpn.parameter(type=_own(StrictStr), default=SERVER_URL, desc=SERVER),
+    start_batch: cpn.parameter(type=_own(StrictInt), default=0, desc="first batch of the test set"),
+    batch_size: cpn.parameter(type=_own(StrictInt), default=1, desc="rows, at most 512"),
+    is_encryption: cpn.parameter(type=_own(StrictBool), default=False, desc="encrypt the test rows"),
+    encryption_parameters: cpn.parameter(type=_own(StrictStr), default="N13_L8", desc=PRESET),
+    is_custom_enc_param: cpn.parameter(type=_own(StrictBool), default=False, desc=CUSTOM),
     output_model: cpn.json_model_output(roles=[GUEST, HOST]),
 ):
     """Evaluates a bound network on its owner's test rows, plain or encrypted."""
@@ -68,16 +73,16 @@ def he_nn_inference(
     role: Role,
     input_data: cpn.dataframe_input(roles=[GUEST], optional=True),
     input_model: cpn.json_model_input(roles=[GUEST, HOST], optional=True),
-    model_id: cpn.parameter(type=StrictStr, default="latest", desc="model to use: id, name or 'latest'"),
-    model_type: cpn.parameter(type=StrictStr, default="CNN", desc=MODEL_TYPE),
-    server_url: cpn.parameter(type=StrictStr, default=SERVER_URL, desc=SERVER),
-    num_inference: cpn.parameter(type=StrictInt, default=1, desc="rows to infer from file_inference; a table is taken whole"),
-    file_inference: cpn.parameter(type=StrictStr, default="./inference_data.npy", desc=".npy file with the rows"),
-    is_encryption: cpn.parameter(type=StrictBool, default=False, desc="encrypt"),
-    encryption_parameters: cpn.parameter(type=StrictStr, default="N13_L8", desc=PRESET),
-    is_custom_enc_param: cpn.parameter(type=StrictBool, default=False, desc=CUSTOM),
-    client: cpn.parameter(type=StrictBool, default=False, desc="go through an HE-client service"),
-    client_url: cpn.parameter(type=StrictStr, default=CLIENT_URL, desc="its address"),
+    model_id: cpn.parameter(type=_own(StrictStr), default="latest", desc="model to use: id, name or 'latest'"),
+    model_type: cpn.parameter(type=_own(StrictStr), default="CNN", desc=MODEL_TYPE),
+    server_url: cpn.parameter(type=_own(StrictStr), default=SERVER_URL, desc=SERVER),
+    num_inference: cpn.parameter(type=_own(StrictInt), default=1, desc="rows to infer from file_inference; a table is taken whole"),
+    file_inference: cpn.parameter(type=_own(StrictStr), default="./inference_data.npy", desc=".npy file with the rows"),
+    is_encryption: cpn.parameter(type=_own(StrictBool), default=False, desc="encrypt"),
+    encryption_parameters: cpn.parameter(type=_own(StrictStr), default="N13_L8", desc=PRESET),
+    is_custom_enc_param: cpn.parameter(type=_own(StrictBool), default=False, desc=CUSTOM),
+    client: cpn.parameter(type=_own(StrictBool), default=False, desc="go through an HE-client service"),
+    client_url: cpn.parameter(type=_own(StrictStr), default=CLIENT_URL, desc="its address"),
     output_data: cpn.dataframe_output(roles=[GUEST]),
     output_model: cpn.json_model_output(roles=[GUEST, HOST]),
 ):

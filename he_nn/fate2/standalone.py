@@ -1,4 +1,4 @@
-"""One FATE 2.2 server on loopback, with all its data under one folder, for the demo and for tests.
+"""A FATE 2.2 server on loopback, with all its data under one folder, for the demos and for tests: alone, or as one of several sites.
 
 `fate_flow init` writes the home's paths into the installed package, so one copy could serve one home only. Here a `sitecustomize` module in
 the home sets the same values in each process that the server starts, and the installed package stays as it was.
@@ -13,8 +13,9 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Mapping
 
 import psutil
 
@@ -40,21 +41,44 @@ settings.DEFAULT_SERVER_CONF_PATH = home + "/conf"
 """
 
 
+@dataclass(frozen=True)
+class Federation:
+    """How a site reaches the others: its own message broker, the brokers of all parties, and the router of FATE Flow's own requests."""
+
+    broker_port: int
+    management_port: int
+    user: str
+    password: str = field(repr=False)
+    router_port: int
+    routes: Mapping[str, int]  # party id -> port of its broker, as seen from here
+    message_bytes: int = 64 << 20
+
+
 class Standalone:
     """A running FATE 2.2 server; leaving the `with` block ends it and everything that it started.
 
-    `environment` adds to the little that the server's processes see of ours (FATE's scheduler log prints its whole environment).
+    `environment` adds to the little that the server's processes see of ours (FATE's scheduler log prints its whole environment). Without a
+    `federation` all parties of a job are on this server.
     """
 
-    def __init__(self, home: Path, environment: dict[str, str] | None = None, start_timeout_s: float = 90.0) -> None:
+    def __init__(
+        self,
+        home: Path,
+        environment: dict[str, str] | None = None,
+        start_timeout_s: float = 90.0,
+        party_id: str = "9999",
+        federation: Federation | None = None,
+        ports: tuple[int, int] | None = None,
+    ) -> None:
         self.home = home.resolve()
         self._environment = dict(environment or {})
+        self._party_id, self._federation, self._ports = party_id, federation, ports
         self._start_timeout_s = start_timeout_s
         self._server: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Flow:
         stop_processes(self.home)  # left over by a run that was killed
-        http_port, grpc_port = free_ports(2)
+        http_port, grpc_port = self._ports or free_ports(2)
         self._write_configuration(http_port, grpc_port)
         log = self.home / "server.log"
         with open(log, "wb") as stream:
@@ -106,10 +130,32 @@ class Standalone:
         for path in packaged.iterdir():
             shutil.copy(path, self.home / "conf" / path.name)
         configuration: dict[str, Any] = yaml.safe_load((packaged / "service_conf.yaml").read_text(encoding="utf-8"))
-        configuration["party_id"] = "9999"
+        configuration["party_id"] = self._party_id
         configuration["fateflow"].update(host=HOST, http_port=http_port, grpc_port=grpc_port)
+        if self._federation is not None:
+            self._federate(configuration, self._federation)
         (self.home / "conf" / "service_conf.yaml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
         (self.home / "site" / "sitecustomize.py").write_text(SITE.format(home=str(self.home)), encoding="utf-8")
+
+    def _federate(self, configuration: dict[str, Any], federation: Federation) -> None:
+        import yaml
+
+        configuration["default_engines"]["federation"] = "rabbitmq"
+        configuration["fateflow"]["proxy_name"] = "nginx"
+        configuration["federation"] = {
+            "rabbitmq": {
+                "host": HOST,
+                "port": federation.broker_port,
+                "mng_port": federation.management_port,
+                "user": federation.user,
+                "password": federation.password,
+                "mode": "replication",
+                "max_message_size": federation.message_bytes,
+            },
+            "nginx": {"host": HOST, "protocol": "http", "http_port": federation.router_port},
+        }
+        routes = {party: {"host": HOST, "port": port} for party, port in federation.routes.items()}
+        (self.home / "conf" / "rabbitmq_route_table.yaml").write_text(yaml.safe_dump(routes), encoding="utf-8")
 
     def _wait(self, port: int, log: Path) -> None:
         assert self._server is not None

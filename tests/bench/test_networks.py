@@ -10,6 +10,7 @@ import he_backend as he
 from he_backend.bench.networks import bert_tiny, bert_tiny_stages, mobilenet
 from he_backend.bench.networks.lenet import lenet
 from he_backend.bench.networks.resnet20 import resnet20
+from he_backend.ckks.engines import available
 from he_backend.errors import InputError, NotFoundError
 from he_backend.graph.structure import ConvStructure
 from he_backend.graph.structuring import structure_of
@@ -60,6 +61,20 @@ def test_masked_tokens_of_bert_tiny_do_not_count():
     np.testing.assert_allclose(plain(model, {"x": x, "mask": mask}), plain(model, {"x": other, "mask": mask}), atol=1e-6)
     short = plain(bert_tiny.bert_tiny(5), {"x": x[:, :5]})
     np.testing.assert_allclose(plain(model, {"x": x, "mask": mask}), short, atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", [engine for engine in ("clear", "native") if engine in available()])
+def test_bert_tiny_agrees_encrypted(engine):
+    program = he.convert(or_skip(lambda: bert_tiny.bert_tiny(4, True)))
+    random = np.random.default_rng(0)
+    rows = {"x": random.standard_normal((3, 4, 128)).astype(np.float32), "mask": np.ones((3, 4), np.float32)}
+    rows["mask"][1, 3:] = 0
+    result = he.infer(program, rows, engine=engine, bits=14)
+    print(
+        f"{engine}: {result.report.bits_of_precision:.1f} bits of {result.report.expected_bits:.1f}, {result.report.seconds['total']:.2f} s"
+    )
+    assert result.report.bits_of_precision >= result.report.expected_bits
+    assert result.report.agreement == 1.0
 
 
 def test_stages_of_bert_tiny_are_as_close_to_the_published_vectors_encrypted_as_in_plain_float32():

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper
 import he_backend as he
 from he_backend.errors import ModelError, ParameterError
 from he_backend.graph import convert, run_program
+from he_backend.graph.element_types import element_type
 from tests.graph.test_import import model_of
 from tests.graph.test_split import assert_no_weights_travel
 
@@ -27,7 +28,7 @@ IDS = np.array([[0, 1, 2, 3], [6, 4, 0, 6], [5, 5, 5, 1]])
 
 @pytest.mark.parametrize("kind", [np.int64, np.int32])
 def test_private_tables_stay_with_the_model_owner(kind):
-    program = convert(network(helper.np_dtype_to_tensor_dtype(np.dtype(kind))), embeddings="private")
+    program = convert(network(element_type(kind)), embeddings="private")
     np.testing.assert_allclose(run_program(program, IDS.astype(kind))["y"], np.tanh(TABLE[IDS]) @ WEIGHT, atol=1e-5)
     assert_no_weights_travel(program)
     assert program.rounds == 2

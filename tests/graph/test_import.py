@@ -7,6 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from he_backend.errors import ModelError
 from he_backend.graph import Reference, convert, run_program
+from he_backend.graph.element_types import element_type
 from he_backend.graph.onnx_import import import_onnx
 from tests.graph.networks import NetworkBuilder, plain, rows_for
 
@@ -183,7 +184,7 @@ def test_several_inputs_and_outputs():
 
 @pytest.mark.parametrize("kind", [np.float64, np.float16])
 def test_other_floating_types(kind):
-    proto = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    proto = element_type(kind)
     weight = np.random.default_rng(0).standard_normal((4, 3)).astype(kind)
     nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Relu", ["a"], ["y"])]
     model = model_of(nodes, [("x", ["n", 4], proto)], [("y", ["n", 3], proto)], {"w": weight})

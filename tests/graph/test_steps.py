@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from he_backend.errors import ModelError, ProtocolError
 from he_backend.graph import convert, steps
+from he_backend.graph.element_types import numpy_type
 from he_backend.graph.program import Step
 from he_backend.graph.steps import StepRunner, check_step
 
@@ -163,3 +164,27 @@ def test_a_public_table_is_the_only_floating_tensor_that_passes():
     names = [t.name for t in onnx.ModelProto.FromString(program.steps[0].model).graph.initializer]
     assert names == ["public:table"]
     check_step(program.steps[0].model)
+
+
+@pytest.mark.parametrize(
+    "of_y, says",
+    [
+        ({"elem_type": TensorProto.UNDEFINED, "shape": ["rows", 2]}, "type"),
+        ({"elem_type": TensorProto.FLOAT, "shape": ["rows*many", 2]}, "rows or rows"),
+        ({"elem_type": TensorProto.FLOAT, "shape": ["rows*99999999999", 2]}, "rows or rows"),
+    ],
+)
+def test_a_step_whose_values_cannot_be_told_is_refused(of_y, says):
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 2])
+    y = helper.make_tensor_value_info("y", **of_y)
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "step", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+    with pytest.raises(ModelError, match=says):
+        StepRunner(Step(("x",), ("y",), model.SerializeToString()))
+
+
+def test_an_element_type_without_a_numpy_type_is_refused():
+    for unknown in (0, 99):
+        with pytest.raises(ModelError, match="element type"):
+            numpy_type(unknown)

@@ -64,10 +64,21 @@ def cancel(flow, home):
     started = time.monotonic()
     flow.stop(job_id)
     status = flow.follow(job_id, lambda task: None)
-    while workers(home) and time.monotonic() < started + 30:  # FATE says so before its processes have ended
-        time.sleep(0.2)
-    seconds = time.monotonic() - started
+    seconds = ended(home, started)
     say("cancel", status=status, workers=workers(home), seconds=seconds)
+
+
+def ended(home, started, limit_s=120):
+    """Seconds until no process computes for either side; returns when FATE's own cleaning up has ended too, or after the limit."""
+    seconds = None
+    while time.monotonic() < started + limit_s:  # FATE says so before its processes have ended
+        left = workers(home)
+        if seconds is None and not [command for command in left if "cleanup" not in command]:
+            seconds = time.monotonic() - started
+        if not left:
+            break
+        time.sleep(0.2)
+    return limit_s if seconds is None else seconds
 
 
 def workers(home):

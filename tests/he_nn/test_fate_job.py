@@ -75,6 +75,7 @@ def test_the_job_predicts_encrypted_what_onnx_runtime_predicts(demo):
     assert figures["inference"]["preset"] == "N11_L1" and figures["eval"]["agreement"] == 1.0
     assert figures["load"]["model_id"] == figures["eval"]["model_id"] == figures["inference"]["model_id"]
     assert "FATE's own Evaluation: multi_accuracy" in done.stdout
+    assert figures["in_process_seconds"] > 0 and "the same in one process" in done.stdout
 
 
 def test_the_demo_ends_its_processes(home, demo):
@@ -110,7 +111,7 @@ def test_a_failed_task_tells_why_on_both_sides(checks):
     assert checks["failure"]["status"] == "failed"
     assert "there is no model 'not-there'" in checks["failure"]["failures"]
     assert set(checks["failure"]["states"].values()) == {"failed"}
-    assert checks["failure"]["seconds"] < 60
+    assert checks["failure"]["seconds"] < 120  # 15 s on a quiet machine
 
 
 def test_cancelling_the_job_stops_both_sides(checks):

@@ -139,6 +139,17 @@ def test_each_initial_load_is_a_model_of_its_own_and_a_later_one_takes_one_that_
     assert len(site.registry.list()) == 2
 
 
+def test_a_type_of_the_owners_own_is_bound_as_a_built_in_one_is(site):
+    network = zoo.shipped("MLP")
+    added = site.registry.add(network.onnx_path, "Fraud-v2", test=network.load_test())
+
+    bound = site.load("Fraud-v2")
+
+    assert bound.model_id != added.model_id and bound.model_name == bound.model_id[:6] + "Fraud-v2"
+    assert bound.test_acc == pytest.approx(network.test_acc)
+    assert site.load("fraud-v2", is_init=False).model_id == bound.model_id
+
+
 def test_loading_what_is_registered_measures_its_accuracy_again(site):
     bound = site.load()
     site.registry.set_accuracy(bound.model_id, 0.5)
@@ -192,6 +203,24 @@ def test_the_last_batch_may_be_short_and_none_comes_after_it(site):
     assert guest.figures["batch_size"] == rows - 512
     with pytest.raises(InputError, match=rf"start_batch: 2; the test set has {rows} rows, the last batch of 512 is 1"):
         site.run("evaluate", evaluation(batch_size=512, start_batch=2), bound)
+
+
+# the other types
+
+
+@pytest.mark.parametrize("model_type, size", [("AlexNet", 64), ("RNN", 8), ("BERT", 8)])
+def test_every_type_is_loaded_evaluated_and_inferred(site, model_type, size, tmp_path, monkeypatch):
+    monkeypatch.setenv("HE_NN_DATA", str(tmp_path / "nothing"))  # the networks of digits: text ones read an image as eight token ids
+    bound = site.load(model_type)
+    rows, plain = digits(6, model_type)
+
+    evaluated, _ = site.run("evaluate", evaluation(model_type=model_type, is_encryption=True, batch_size=6), bound)
+    inferred, _ = site.run("infer", inference(model_type=model_type), rows, bound)
+
+    assert rows.values.shape == (6, size) and bound.model_type == model_type
+    assert evaluated.figures["agreement"] == 1.0 and evaluated.figures["test_acc"] == evaluated.figures["plain_acc"]
+    assert inferred.predictions.result == plain.argmax(axis=1).tolist()
+    assert site.registry.get("latest").meta.get("embeddings", "") == ("" if model_type == "AlexNet" else "public")
 
 
 # inference
@@ -296,6 +325,18 @@ def test_a_table_of_another_width_ends_both_sides(site, columns, reason):
     with pytest.raises(InputError, match=reason):
         site.run("infer", inference(), rows, site.load())
     assert isinstance(site.host_error, InputError)
+
+
+def test_a_table_that_cannot_be_used_ends_both_sides_and_its_columns_stay_with_the_guest(site):
+    site.load()
+
+    def read():
+        return from_columns(["a", "b"], {"salary": [1.0, None], "x1": [1.0, 2.0]})
+
+    with pytest.raises(InputError, match=r"column salary \(1 missing\)"):
+        site.run("infer", inference(), read)
+    assert isinstance(site.host_error, InputError) and "the guest's rows cannot be used" in str(site.host_error)
+    assert not any(b"salary" in data for data in site.guest_pipe.sent)
 
 
 def test_a_missing_file_is_told_with_its_field(site):

@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from he_backend.errors import InputError
-from he_nn.table import accuracy, detail_text, from_array, from_columns, predictions, probabilities, read_detail
+from he_backend.errors import InputError, ModelError
+from he_backend.graph.card import Card
+from he_nn.table import detail_text, from_array, from_columns, predictions, probabilities, read_detail
 
 IDS = ["b", "a", "c"]
 
@@ -60,6 +61,31 @@ def test_rows_take_the_shape_of_the_model():
     np.testing.assert_array_equal(values[1], [[[10, 11], [12, 13]]])
 
 
+def test_columns_are_matched_by_name_in_the_models_order():
+    said = []
+    rows = from_columns(IDS, {"pay": [1, 2, 3], "note": [7, 8, 9], "age": [4, 5, 6]}, labels=[0, 1, 0])
+
+    found = rows.matched(("age", "pay"), said.append)
+
+    assert found.columns == ("age", "pay") and found.ids == rows.ids and found.labels is rows.labels
+    np.testing.assert_array_equal(found.values, [[4, 1], [5, 2], [6, 3]])
+    assert said == ["1 columns of the table are not the model's and stay unused: note"]
+
+
+@pytest.mark.parametrize("features", [(), ("a", "b")])
+def test_rows_without_a_header_or_a_card_stay_as_they_are(features):
+    rows = from_array(np.zeros((2, 2)), 2, "rows.npy") if features else from_columns(IDS, {"b": [1, 2, 3]})
+
+    assert rows.matched(features, pytest.fail) is rows
+
+
+def test_columns_that_a_table_lacks_are_named():
+    rows = from_columns(IDS, {"x0": [1, 2, 3]})
+
+    with pytest.raises(InputError, match=r"lacks 7 of the 8 columns that the model takes: x1, x2, x3, x4, x5 and 2 more"):
+        rows.matched([f"x{index}" for index in range(8)], pytest.fail)
+
+
 def test_a_table_of_another_width_is_refused():
     with pytest.raises(InputError, match=r"2 feature columns, the model takes 64 for each row \(shape 1x8x8\)"):
         from_columns(IDS, {"x0": [1, 2, 3], "x1": [1, 2, 3]}).as_input((1, 8, 8), "float32")
@@ -103,7 +129,7 @@ def test_many_classes_give_the_platforms_columns():
 
     assert columns.task == "multi" and columns.result == [1, 0]
     assert columns.score[0] == pytest.approx(0.6)
-    assert columns.detail[0].startswith("\"{'0': 0.2") and columns.detail[0].endswith('}"')
+    assert columns.detail[0].startswith("\"{'0': 0.") and columns.detail[0].endswith('}"')
     assert read_detail(columns.detail[0])["1"] == pytest.approx(0.6)
 
 
@@ -115,11 +141,30 @@ def test_two_classes_give_the_score_of_class_one():
 
 
 @pytest.mark.parametrize("outputs", [np.array([1.5, -2.0]), np.array([[1.5], [-2.0]])])
-def test_one_value_is_a_regression(outputs):
+def test_one_value_without_a_card_is_a_regression(outputs):
     columns = predictions(outputs)
 
     assert (columns.task, columns.score, columns.result) == ("regression", [1.5, -2.0], [1.5, -2.0])
     assert read_detail(columns.detail[1]) == {"predict_score": -2.0}
+
+
+def test_one_probability_is_binary_where_the_card_says_so():
+    columns = predictions(np.array([[0.25], [0.75], [1.004]]), Card(task="binary", classes=(3, 7)))
+
+    assert (columns.task, columns.score, columns.result) == ("binary", [0.25, 0.75, 1.0], [3, 7, 7])
+    assert read_detail(columns.detail[0]) == {"3": 0.75, "7": 0.25}
+
+
+def test_what_is_no_probability_is_no_binary_prediction():
+    with pytest.raises(ModelError, match="end it with Sigmoid"):
+        predictions(np.array([[2.5]]), Card(task="binary"))
+
+
+def test_predictions_are_the_labels_of_the_card():
+    columns = predictions(np.array([[0.0, 1.0, 0.0], [5.0, 0.0, 0.0]]), Card(classes=("bus", "van", "car")))
+
+    assert (columns.task, columns.result) == ("multi", ["van", "bus"])
+    assert list(read_detail(columns.detail[0])) == ["bus", "van", "car"]
 
 
 def test_a_sequence_of_scores_has_no_place_in_a_table():
@@ -148,7 +193,3 @@ def test_the_text_of_scores_reads_back():
 
     assert read_detail(detail_text(scores)) == scores
     assert json.loads(json.dumps(detail_text(scores))) == detail_text(scores)
-
-
-def test_accuracy_compares_numbers_of_any_type():
-    assert accuracy([1, 2, 3, 4], np.array([[1.0], [2.0], [0.0], [4.0]])) == 0.75

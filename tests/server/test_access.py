@@ -11,7 +11,7 @@ from he_backend.access.callers import ADMIN, LOCAL, Caller
 from he_backend.access.credentials import Credentials
 from he_backend.access.gate import TokenGate
 from he_backend.access.tokens import TokenFile
-from he_backend.client.connect import open_link
+from he_backend.client.connect import hosts_of, open_link
 from he_backend.errors import NotFoundError, NotPermitted, ParameterError, Unauthenticated
 from he_backend.server.models import RegistryModels
 from he_backend.server.permitted import PermittedRegistry
@@ -70,7 +70,7 @@ def test_the_channel_asks_for_a_token_as_soon_as_there_is_one(channel, tokens, r
     assert "was refused" in caplog.text and alice.split("_", 2)[2] not in caplog.text
 
 
-def test_a_token_opens_the_models_it_names_alone(channel, registry, tokens, rows):
+def test_a_token_opens_the_models_it_names_alone(channel, registry, tokens, rows, caplog):
     address, _ = channel
     _, mlp, cnn = registry
     some = tokens.add("some", models=["MLP"])
@@ -81,6 +81,7 @@ def test_a_token_opens_the_models_it_names_alone(channel, registry, tokens, rows
         with pytest.raises(NotPermitted, match="may not use this model") as refused:
             infer(address, model, rows, token)
         assert mlp.model_name not in str(refused.value) and cnn.model_name not in str(refused.value)
+    assert sum("token 'some' may not use" in one.message and one.caller == "some" for one in caplog.records) == 3
 
 
 def test_a_model_that_is_no_longer_permitted_is_refused_in_the_middle_of_a_task(channel, registry, tokens, rows):
@@ -113,9 +114,17 @@ def test_a_task_id_that_is_none_is_not_logged():
     assert task_id("6F9619FF-8B86-D011-B42D-00C04FC964FF") == "6f9619ff-8b86-d011-b42d-00c04fc964ff"
 
 
-def test_a_certificate_without_an_authority_is_no_oversight(tmp_path):
+@pytest.mark.parametrize(
+    "address", ["he.example.org:34000", "10.0.0.7:1", "ipv4:127.0.0.1:1,10.0.0.7:1", "dns:he.example.org:1", "dns:///x:1"]
+)
+def test_a_token_crosses_no_network_in_the_clear(address):
     with pytest.raises(ParameterError, match="in the clear"):
-        open_link("he.example.org:34000", Credentials("t"))
+        open_link(address, Credentials("t"))
+
+
+def test_hosts_of_addresses():
+    assert hosts_of("localhost:1") == ["localhost"] and hosts_of("[::1]:1") == ["[::1]"]
+    assert hosts_of("ipv4:127.0.0.1:1,127.0.0.2:1") == ["127.0.0.1", "127.0.0.2"] and hosts_of("dns:localhost:5") == ["localhost"]
 
 
 # the registry

@@ -349,3 +349,24 @@ def test_processes_share_a_registry(tmp_path):
     contents = {registry.model_bytes(record).decode(): record.test_acc for record in registry.list()}
     assert contents == {f"{who} {k}": k / 8 for who in range(4) for k in range(8)}
     assert len(files(registry)) == 32
+
+
+def test_a_model_of_a_users_type_is_registered_again_with_its_test_set(registry):
+    x, y = np.zeros((3, 2), np.float32), np.array([0, 1, 1])
+    registry.add(b"older", "Fraud")
+    first = registry.add(b"newer", "Fraud", test=(x, y), test_acc=0.5, owner="bank", meta={"rounds": 2})
+
+    again = registry.add_again("fraud")
+
+    assert (again.model_id != first.model_id, again.model_name) == (True, again.model_id[:6] + "Fraud")
+    assert registry.model_bytes(again) == b"newer"
+    assert np.array_equal(registry.test_set(again)[1], y)
+    assert (again.test_acc, again.owner, again.meta) == (0.5, "bank", {"rounds": 2, "copy_of": first.model_id})
+    assert registry.get("latest", "Fraud") == again
+
+
+def test_a_type_that_is_not_registered_is_not_registered_again(registry):
+    with pytest.raises(NotFoundError, match="no model of type Fraud is registered: he-nn model add FILE --type Fraud"):
+        registry.add_again("Fraud")
+    with pytest.raises(NotFoundError, match="not in the zoo; nor is one of that type registered"):
+        registry.add_again("Fraud", "not in the zoo")

@@ -20,22 +20,6 @@ ROWS = 20_480  # ten chunks of 2048
 
 
 @pytest.fixture
-def homes(tmp_path):
-    for name in ("server", "client"):
-        (tmp_path / name).mkdir()
-    return tmp_path / "server", tmp_path / "client"
-
-
-@pytest.fixture
-def running():
-    services = []
-    yield services
-    for service in services:
-        if service.process.poll() is None:
-            service.kill()
-
-
-@pytest.fixture
 def pair(homes, running):
     server = processes.server(homes[0])
     client = processes.client(homes[1], server.http, "--memory", 12 << 20, "--workers", 1, "--queue", 1)

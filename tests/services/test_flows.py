@@ -13,27 +13,38 @@ from he_backend import zoo
 from he_backend.api import HEClient, HEServer
 from he_backend.errors import InputError, NotFoundError, ParameterError, SecurityError, TransportError
 from he_backend.graph import Reference
-from tests import processes
+from tests import postgres, processes
 from tests.processes import get, multipart, post
 
 PRESET = "N11_L1"
 
 
 @pytest.fixture(scope="module")
-def homes(tmp_path_factory):
+def homes(tmp_path_factory, databases):
     return tmp_path_factory.mktemp("server"), tmp_path_factory.mktemp("client")
 
 
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def databases(request):
+    """Options of the HE-server and of the HE-client that say where the records are; the two may share a database."""
+    if request.param == "sqlite":
+        yield (), ()
+        return
+    with postgres.cluster() as cluster:
+        tasks = ("--database", cluster.create())
+        yield (*tasks, "--registry-database", cluster.create()), tasks
+
+
 @pytest.fixture(scope="module")
-def server(homes):
-    service = processes.server(homes[0], "--upload-bytes", 1 << 20)
+def server(homes, databases):
+    service = processes.server(homes[0], "--upload-bytes", 1 << 20, *databases[0])
     yield service
     assert service.stop() == 0
 
 
 @pytest.fixture(scope="module")
-def client(homes, server):
-    service = processes.client(homes[1], server.http)
+def client(homes, server, databases):
+    service = processes.client(homes[1], server.http, *databases[1])
     yield service
     assert service.stop() == 0
 
@@ -113,6 +124,24 @@ def test_another_type_has_no_models_yet(server, model):
 
 
 @pytest.mark.parametrize("through_client", [False, True])
+def test_a_model_is_shown_with_its_rounds(server, client, model, through_client):
+    data = ok(post((client if through_client else server).http, "/model/show", {"model_name": model["model_id"]}))
+
+    assert data["model_name"] == model["model_name"] and data["rounds"] == 3
+    assert data["segments"][1] == {"index": 1, "client_step": "Relu", "sends": 64, "answers": 64}
+    assert data["inputs"] == [{"name": "x", "shape": [64], "dtype": "float32"}] and data["last_step"] == "nothing"
+
+
+def test_the_newest_inferences_alone_may_be_asked_for(client, model, rows):
+    api = HEClient(client.http)
+    newest = [api.inference("MLP", rows[:1], preset=PRESET).inference_id for _ in range(2)]
+
+    data = ok(post(client.http, "/model/get_inference", {"limit": 1}))
+
+    assert [one["inference_id"] for one in data["inference_list"]] == newest[1:]
+
+
+@pytest.mark.parametrize("through_client", [False, True])
 def test_a_plain_evaluation_takes_the_batch_it_names(server, client, model, through_client):
     x, y = zoo.shipped("MLP").load_test()
     right = next(iter(Reference(str(zoo.shipped("MLP").onnx_path)).run(x).values())).argmax(axis=1) == y
@@ -164,6 +193,11 @@ def test_encrypted_inference_gives_what_onnx_runtime_gives(server, client, model
     )
     assert record["start_time"] <= record["finish_time"] and record["stop_time"] == ""
     assert record["inference_result"] == data["inference_result"]
+    rounds = record["figures"]["per_round"]
+    assert (record["rounds_done"], record["rounds"], record["queued"]) == (3, 3, False) and [one["index"] for one in rounds] == [0, 1, 2]
+    assert sum(one["bytes_up"] for one in rounds) == record["figures"]["bytes_up"] > 0
+    assert sum(one["bytes_down"] for one in rounds) == record["figures"]["bytes_down"] > 0
+    assert all(set(one["seconds"]) == {"encrypt", "server", "decrypt", "step", "wire"} for one in rounds)
 
 
 def test_the_default_parameters_are_n13_l8_and_forms_do(client, model, rows, plain):
@@ -238,6 +272,7 @@ def test_the_python_client_gives_typed_values(server, model, rows, plain):
     np.testing.assert_allclose(done.outputs, plain, rtol=1e-5)
     assert api.get_inference(done.inference_id).state == "finished"
     assert api.ciphertext_address() == server.channel
+    assert api.show(model["model_name"])["rounds"] == 3
 
 
 def test_errors_of_a_service_are_those_of_the_family(server, client, model, rows):

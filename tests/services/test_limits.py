@@ -18,22 +18,6 @@ from tests.processes import wait_until
 PRESET = "N11_L1"
 
 
-@pytest.fixture
-def homes(tmp_path):
-    for name in ("server", "client"):
-        (tmp_path / name).mkdir()
-    return tmp_path / "server", tmp_path / "client"
-
-
-@pytest.fixture
-def running():
-    services = []
-    yield services
-    for service in services:
-        if service.process.poll() is None:
-            service.kill()
-
-
 @pytest.fixture(scope="module")
 def rows():
     x = zoo.shipped("MLP").load_test()[0]
@@ -55,7 +39,7 @@ def test_limits_of_time_and_size(homes, running, rows):
         api.wait(slow)
     record = api.get_inference(slow)
     assert record.state == "stopped" and "longer than the 0.3 s" in record.message
-    assert api.inference("MLP", rows[:5], preset=PRESET).outputs.shape == (5, 10)
+    wait_until(lambda: api.health()["pending"] == 0)  # its turn is free again
 
 
 def test_a_server_that_is_told_to_end_finishes_its_rounds_and_its_successor_goes_on(homes, running, rows):

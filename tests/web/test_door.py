@@ -40,9 +40,9 @@ def door(tokens, metrics, limits=None):
     return Door(make_app("test", "A test.", operations, dict, dict), TokenGate(tokens), metrics, limits or DoorLimits())
 
 
-async def asked(door, path, body=b'{"word": "x"}', token="", method="POST", pieces=None):
+async def asked(door, path, body=b'{"word": "x"}', token="", method="POST", pieces=None, more=(), keep=False):
     """(status, headers, body) of one request; `pieces` are those of its body, a number among them a pause in seconds."""
-    todo, sent = list(pieces if pieces is not None else [body]), []
+    todo, sent = (pieces if keep else list(pieces if pieces is not None else [body])), []
 
     async def receive():
         while todo:
@@ -55,7 +55,7 @@ async def asked(door, path, body=b'{"word": "x"}', token="", method="POST", piec
     async def send(message):
         sent.append(message)
 
-    headers = [(b"content-type", b"application/json"), *([(b"authorization", f"Bearer {token}".encode())] if token else [])]
+    headers = [(b"content-type", b"application/json"), *more, *([(b"authorization", f"Bearer {token}".encode())] if token else [])]
     scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode(), "query_string": b"", "headers": headers}
     await door({**scope, "http_version": "1.1", "scheme": "http", "client": ("127.0.0.1", 5), "server": ("127.0.0.1", 1)}, receive, send)
     names = dict(sent[0]["headers"])
@@ -159,7 +159,20 @@ def test_a_request_that_stands_still_is_given_up(tokens, metrics):
     status, _, envelope = ask(service, "/model/say", pieces=[b'{"word"', 3600])
 
     assert status == 408 and "stood still" in envelope["message"]
-    assert ask(service, "/model/say", pieces=[b'{"word"', 0.05, b': "a', 0.05, b'b"}'])[2]["data"]["word"] == "ab"
+    patient = door(tokens, metrics, DoorLimits(idle_s=20.0))
+    assert ask(patient, "/model/say", pieces=[b'{"word"', 0.05, b': "a', 0.05, b'b"}'])[2]["data"]["word"] == "ab"
+
+
+def test_a_refused_body_is_taken_before_the_connection_closes_so_that_the_answer_is_seen(tokens, metrics, monkeypatch):
+    tokens.add("alice")
+    service, left = door(tokens, metrics), [b"x" * 1000] * 5
+    assert asyncio.run(asked(service, "/model/say", pieces=left, more=((b"connection", b"close"),), keep=True))[0] == 401
+    assert left == []
+
+    monkeypatch.setattr("he_backend.web.door._DRAIN_BYTES", 2500)
+    left = [b"x" * 1000] * 5
+    assert asyncio.run(asked(service, "/model/say", pieces=left, more=((b"connection", b"close"),), keep=True))[0] == 401
+    assert len(left) == 2
 
 
 def test_a_token_file_that_is_damaged_lets_nobody_in(tokens, metrics):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from he_backend.errors import ParameterError, SecurityError
@@ -18,6 +20,7 @@ FIELDS = (Field("name", str, REQUIRED, "a name"), Field("count", int, 1, "rows",
         ({"name": "a", "count": "7", "yes": "Yes", "other": 1}, {"name": "a", "count": 7, "yes": True}),
         ({"name": "", "count": 9, "yes": True}, {"name": "", "count": 9, "yes": True}),
         ({"name": "a", "count": True, "yes": "0"}, {"name": "a", "count": 1, "yes": False}),
+        ({"name": "a", "count": 3.0, "yes": None}, {"name": "a", "count": 3, "yes": False}),
     ],
 )
 def test_values_of_json_and_forms(values, due):
@@ -48,8 +51,23 @@ def test_wrong_values_are_named(values, says):
 def test_the_schema_says_the_same():
     shown = schema(FIELDS)
 
+    count = shown["properties"]["count"]
     assert shown["required"] == ["name"]
-    assert shown["properties"]["count"] == {"type": "integer", "description": "rows", "minimum": 1, "maximum": 9, "default": 1}
+    assert count["type"] == ["integer", "boolean", "string", "null"] and (count["minimum"], count["maximum"], count["default"]) == (1, 9, 1)
+    assert shown["properties"]["name"]["type"] == ["string"]
+
+
+@pytest.mark.parametrize(
+    "name, texts, others",
+    [("count", ["7", " +7 ", "-7", "1_0"], ["", "x", "1.5", "7x"]), ("yes", ["YES", "off", "", " 1"], ["maybe", "yess"])],
+)
+def test_the_schema_s_patterns_are_what_texts_are_taken(name, texts, others):
+    pattern = schema(FIELDS)["properties"][name]["pattern"]
+
+    assert all(re.search(pattern, text) for text in texts) and not any(re.search(pattern, text) for text in others)
+    for text in others:
+        with pytest.raises(ParameterError, match=name):
+            read_fields(FIELDS, {"name": "a", name: text})
 
 
 @pytest.mark.parametrize("text", ["N13_L8", " N13_L8 ", "he_seal_ckks_config_N13_L8.json"])

@@ -53,7 +53,7 @@ def test_mnist_is_read_from_the_folder(small_mnist):
     data = datasets.mnist(small_mnist)
 
     assert data.train_x.shape == (3, 1, 28, 28) and data.test_x.shape == (2, 1, 28, 28)
-    assert data.image_shape == (1, 28, 28)
+    assert data.row_shape == (1, 28, 28)
     assert data.train_y.tolist() == [7, 2, 1]
     assert data.train_x[0, 0, 1, 0] == np.float32(28 / 255)
 
@@ -82,7 +82,7 @@ def test_auto_falls_back_to_digits_with_one_line(tmp_path, monkeypatch, caplog):
 
 
 def test_unknown_data_set_lists_what_there_is():
-    with pytest.raises(ParameterError, match="'cifar'.*digits, mnist, auto"):
+    with pytest.raises(ParameterError, match="'cifar'.*digits, mnist, cifar10, trec, sst2, auto"):
         datasets.load("cifar")
 
 

@@ -17,7 +17,7 @@ def test_result_on_standard_output_and_files(tmp_path):
 
     assert answer.exit_code == 0
     assert "653 held-out rows" in answer.stdout
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["mlp-digits.json", "mlp-digits.onnx"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mlp-digits.json", "mlp-digits.onnx", "mlp-digits.png"]
 
 
 def test_json_is_one_object(tmp_path):
@@ -32,7 +32,7 @@ def test_json_is_one_object(tmp_path):
     "arguments, status, message",
     [
         (["GPT"], 1, "MLP, CNN"),
-        (["MLP", "--data", "cifar"], 1, "digits, mnist, auto"),
+        (["MLP", "--data", "cifar"], 1, "digits, mnist, cifar10"),
         (["MLP", "--epochs", "0"], 2, "epochs"),
         (["MLP", "--activation", "tanh"], 2, "square"),
         ([], 2, "TYPE"),

@@ -73,15 +73,18 @@ def load_params(name_or_file: str | os.PathLike[str], allow_insecure: bool = Fal
         path, name = _presets_folder() / f"{text}.json", text
     else:
         path, name = Path(text), Path(text).stem
-        if not path.is_file():
+        if not _is_file(path):
+            shown = repr(text if len(text) <= 200 else text[:199] + "…")
             raise ParameterError(
-                f"preset: {text!r} is neither a file nor one of {', '.join(PRESETS)}; name one of these or give the path of a JSON file"
+                f"preset: {shown} is neither a file nor one of {', '.join(PRESETS)}; name one of these or give the path of a JSON file"
             )
     if path.stat().st_size > _MAX_FILE_BYTES:
         raise ParameterError(f"preset: {path} has {path.stat().st_size} bytes; a parameter file has at most {_MAX_FILE_BYTES}")
     try:
         literal = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ParameterError(f"preset: {path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
         raise ParameterError(f"preset: {path} is not JSON: {error}") from None
     return check_params(literal, name, allow_insecure)
 
@@ -146,6 +149,13 @@ def _integer(literal: Mapping[str, Any], name: str, field: str, default: Any = N
     if type(value) is not int:
         raise ParameterError(f"preset {name}: {field} must be an integer, not {value!r}")
     return value
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, or with a zero byte
+        return False
 
 
 def _presets_folder() -> Path:

@@ -5,6 +5,7 @@ TenSEAL's bindings read and write files only; an anonymous memory file keeps tha
 
 from __future__ import annotations
 
+import functools
 import os
 import struct
 import tempfile
@@ -17,7 +18,7 @@ from he_backend.errors import EngineError
 
 _HEADER = struct.Struct("<HBBBBHQ")  # magic, header size, version major and minor, compression, reserved, total size
 _MEMBERS = struct.Struct("<4QBQQQdQ")  # parms_id, is_ntt, polynomials, N, primes, scale, correction factor
-_MAGIC, _HEADER_BYTES, _VERSION = 0xA15E, 16, (4, 3)
+_MAGIC, _HEADER_BYTES = 0xA15E, 16
 _PLAIN, _ZSTD = 0, 2
 SEED_BYTES = 65  # generator type and 64 bytes of seed
 _MAX_BYTES = 1 << 26
@@ -78,7 +79,21 @@ def ciphertext_parts(members: bytes) -> tuple[np.ndarray, np.ndarray | bytes]:
 
 
 def _block(payload: bytes) -> bytes:
-    return _HEADER.pack(_MAGIC, _HEADER_BYTES, *_VERSION, _PLAIN, 0, _HEADER_BYTES + len(payload)) + payload
+    return _HEADER.pack(_MAGIC, _HEADER_BYTES, *_version(), _PLAIN, 0, _HEADER_BYTES + len(payload)) + payload
+
+
+@functools.lru_cache(maxsize=1)
+def _version() -> tuple[int, int]:
+    """SEAL's version here, major and minor, from something that it saved: it reads no ciphertext of a later one than itself."""
+    import tenseal.sealapi as api
+
+    handle, path = _memory_file()
+    try:
+        api.EncryptionParameters(api.SCHEME_TYPE.CKKS).save(path)
+        header = os.pread(handle, _HEADER_BYTES, 0)
+    finally:
+        os.close(handle)
+    return header[3], header[4]
 
 
 def _array(payload: bytes) -> bytes:

@@ -69,7 +69,7 @@ def read_header(data: bytes) -> TensorHeader:
     try:
         raw: dict[str, Any] = json.loads(data.decode("utf-8"))
         header = TensorHeader(**{**raw, "moduli": tuple(raw["moduli"])})
-    except (ValueError, TypeError, KeyError, UnicodeDecodeError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise ProtocolError("the header of a ciphertext tensor cannot be read: both sides must run the same version of he-nn") from None
     whole = (header.ring_degree, header.columns, header.count, header.width, *header.moduli)
     if not all(type(n) is int for n in whole) or type(header.ntt) is not bool:

@@ -9,7 +9,7 @@ import json
 import tempfile
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, Sequence
 
 import numpy as np
 from fastapi import FastAPI
@@ -31,12 +31,14 @@ from he_backend.web import model_fields as fields
 from he_backend.web.app import Operation, make_app
 from he_backend.web.callers import current_caller
 from he_backend.web.fields import Field
+from he_backend.web.figures import inference_figures
 from he_backend.web.inference_operations import InferenceOperations, Started
 from he_backend.web.tasks import Outcome, Running, Tasks
 from he_backend.web.uploads import Uploads
 from he_backend.web.watch import TaskWatch
 
 _ABOUT = "HE-client: holds the secret keys, encrypts rows for an HE-server, decrypts its answers. It belongs in the data owner's zone."
+_LONG = ("/model/test",)
 RETRY = Retry(attempts=9, backoff_s=0.5)  # a server may take half a minute to come back
 
 
@@ -63,8 +65,8 @@ class ClientApi(InferenceOperations):
         self._default, self._fixed = HEServer(server_url, credentials=self._credentials).url, fixed_server
         self._threads, self._memory_bytes = threads, memory_bytes
 
-    def app(self) -> FastAPI:
-        """The HTTP service."""
+    def app(self, origins: Sequence[str] = ()) -> FastAPI:
+        """The HTTP service; `origins` are those of other pages that may ask it."""
         server = Field("server_url", str, "", f"HTTP address of the HE-server; without it {self._default}")
         operations = [
             *(
@@ -78,11 +80,12 @@ class ClientApi(InferenceOperations):
                 for path, doc, table in (
                     ("/model/load", "Register a new model of a type, or load a registered one.", fields.LOAD),
                     ("/model/get_list", "The models of a type.", fields.GET_LIST),
+                    ("/model/show", "One model: its rounds, and what the client computes and sends.", fields.SHOW),
                     ("/model/test", "Evaluate a model on its owner's test rows.", fields.TEST),
                 )
             ),
         ]
-        return make_app("HE-client", _ABOUT, operations, self.health, self.ready)
+        return make_app("HE-client", _ABOUT, operations, self.health, self.ready, origins)
 
     def health(self) -> dict[str, Any]:
         """What it is."""
@@ -158,13 +161,15 @@ class ClientApi(InferenceOperations):
                 self.watch.metrics.round(model.model_name, this.index, own, this.bytes_down, this.bytes_up)
         finally:
             link.close()
-        return Outcome(result.output, result.report.seconds["total"], _figures(result.report), _log(result.report))
+        return Outcome(result.output, result.report.seconds["total"], inference_figures(result.report.to_dict()), _log(result.report))
 
-    def _forward(self, path: str) -> Callable[..., Future[Mapping[str, Any]]]:
-        def forward(server_url: str, **values: Any) -> Future[Mapping[str, Any]]:
+    def _forward(self, path: str) -> Callable[..., Mapping[str, Any] | Future[Mapping[str, Any]]]:
+        def forward(server_url: str, **values: Any) -> Mapping[str, Any] | Future[Mapping[str, Any]]:
             server = self._server(server_url)
             given = {name: value for name, value in values.items() if value is not None}
-            return self.tasks.run(lambda: server.post(path, **given))
+            if path in _LONG:  # the others answer while inferences keep every worker busy
+                return self.tasks.run(lambda: server.post(path, **given))
+            return server.post(path, **given)
 
         return forward
 
@@ -181,20 +186,6 @@ def _plain(server: HEServer, model: Model, rows: np.ndarray) -> Outcome:
     """The user says that the server may see the rows: they go there, under a name of their own, and are forgotten there at once."""
     done = server.inference(model.model_type, rows, model.model_id)
     return Outcome(done.outputs, done.seconds, done.figures, f"NOT encrypted: {len(rows)} rows went to {server.url} in the clear")
-
-
-def _figures(report: Report) -> dict[str, Any]:
-    return {
-        "engine": report.engine,
-        "preset": report.preset,
-        "rows": report.rows,
-        "rounds": report.rounds,
-        "bytes_up": report.bytes_up,
-        "bytes_down": report.bytes_down,
-        "expected_bits": round(report.expected_bits, 1),
-        "seconds": {name: round(value, 4) for name, value in report.seconds.items()},
-        "round_ms": [round(1000 * sum(this.seconds.values()), 2) for this in report.per_round],
-    }
 
 
 def _log(report: Report) -> str:

@@ -36,7 +36,7 @@ from he_backend.inference.plan import DEFAULT_BITS, DEFAULT_MEMORY_BYTES, Client
 from he_backend.inference.probe import ANSWER_BITS, probe_error, probe_map, probe_scale, probe_values
 from he_backend.inference.wire import plan_digest, plan_from_bytes
 from he_backend.protocol import messages
-from he_backend.protocol.session import ClientSession, Incoming
+from he_backend.protocol.session import ClientSession, Incoming, send
 from he_backend.protocol.transport import CountingLink, Link, Retry
 from he_backend.version import VERSION
 
@@ -108,7 +108,7 @@ class Client:
         """
         started = time.perf_counter()
         session = ClientSession(self._link, policy=self._retry)
-        reply = session.hello(messages.Hello(f"he-nn {VERSION}", tuple(available())))
+        reply = session.hello(_hello())
         if self._engine not in reply.engines:
             raise EngineError(f"the server offers engines {', '.join(reply.engines) or 'none'}, this side asked for {self._engine}")
         plan = self._agree(session, model, rows)
@@ -116,6 +116,10 @@ class Client:
         runners = tuple(StepRunner(step, threads=self._threads) for step in plan.steps)
         packers = tuple(make_packer(this.layout, plan.params.ring_degree, this.scales) for this in plan.rounds)
         return Task(session, plan, runners, packers, self._threads, time.perf_counter() - started)
+
+    def opening(self, model: str, rows: int = 1) -> list[list[bytes]]:
+        """The frames of the first calls that `prepare` will make, for a link that carries them together with a call of its own."""
+        return [list(send(_hello())), list(send(self._plan_request(model, rows)))]
 
     def infer(self, model: str | Task, rows: Any) -> Result:
         """Encrypted predictions for rows (an array [rows, ...] or arrays by input name) of a model, by name or as a prepared Task.
@@ -130,16 +134,19 @@ class Client:
     def _agree(self, session: ClientSession, model: str, rows: int) -> ClientPlan:
         """The server's plan, checked, for the engine and the parameters asked for."""
         params = self._params
-        literal = json.dumps("auto" if params is None else params.literal(), sort_keys=True)
-        options = {} if params is None else {"preset_name": params.name}
-        request = messages.PlanRequest(model, self._engine, literal, self._packing, self._bits, rows, options)
-        reply, data = session.plan(request)
+        reply, data = session.plan(self._plan_request(model, rows))
         if plan_digest(data) != reply.plan_digest:
             raise ProtocolError("the plan does not match its digest: it was damaged on the way")
         plan = plan_from_bytes(data, self._allow_insecure)
         if plan.engine != self._engine or params not in (None, plan.params):
             raise ProtocolError(f"the server planned for {plan.engine} and {plan.params.name}, which this side did not ask for")
         return plan
+
+    def _plan_request(self, model: str, rows: int) -> messages.PlanRequest:
+        params = self._params
+        literal = json.dumps("auto" if params is None else params.literal(), sort_keys=True)
+        options = {} if params is None else {"preset_name": params.name}
+        return messages.PlanRequest(model, self._engine, literal, self._packing, self._bits, rows, options)
 
     def _probe(self, session: ClientSession, plan: ClientPlan) -> None:
         """The environment test: a known computation under this plan's engine and parameters."""
@@ -287,6 +294,10 @@ class _Inference:
             peak_memory_bytes(),
             per_round,
         )
+
+
+def _hello() -> messages.Hello:
+    return messages.Hello(f"he-nn {VERSION}", tuple(available()))
 
 
 def peak_memory_bytes() -> int:

@@ -62,7 +62,7 @@ def client_serve(
         api = ClientApi(
             tasks,
             make_uploads(options),
-            TaskWatch(metrics, options.task_seconds),
+            TaskWatch(metrics, options.task_seconds, options.queue_per_caller),
             server_url,
             credentials=shown,
             fixed_server=fixed_server,
@@ -70,4 +70,4 @@ def client_serve(
             memory_bytes=memory,
         )
         click.echo(f"http {f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}")
-        run_service(api.app(), metrics, guard, listener, tasks.close, options)
+        run_service(api.app(options.allow_origin), metrics, guard, listener, tasks.close, options)

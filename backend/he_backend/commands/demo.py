@@ -21,7 +21,7 @@ from he_backend.zoo import shipped
 
 @click.command("demo")
 @click.option("--rows", type=click.IntRange(min=1), default=512, show_default=True)
-@click.option("--model", "model_type", default="MLP", show_default=True, help="MLP or CNN, trained on scikit-learn's digits.")
+@click.option("--model", "model_type", default="MLP", show_default=True, help="A type of the zoo, trained on scikit-learn's digits.")
 @run_options
 def demo(rows: int, model_type: str, options: RunOptions) -> None:
     """Encrypted digits between two local processes."""

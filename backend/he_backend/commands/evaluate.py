@@ -12,11 +12,13 @@ import numpy as np
 from he_backend import zoo
 from he_backend.bench.evaluation_chart import draw
 from he_backend.commands.infer import report_text
-from he_backend.commands.options import RunOptions, errors_shown, run_options
+from he_backend.commands.options import RunOptions, errors_shown, registry_database, run_options
 from he_backend.errors import EngineError, InputError, NotFoundError
 from he_backend.evaluation import MOST_ROWS, Evaluation, Measured, evaluate
 from he_backend.graph import Program, convert
+from he_backend.graph.card import Card
 from he_backend.server.model_files import read_source, unpack_test_set
+from he_backend.server.models import registered_program
 from he_backend.server.registry import Registry, default_root
 
 
@@ -26,6 +28,7 @@ class Labelled(NamedTuple):
     program: Program
     x: np.ndarray
     y: np.ndarray
+    card: Card
     names: dict[str, str]
 
 
@@ -33,13 +36,22 @@ class Labelled(NamedTuple):
 @click.argument("model")
 @click.option("--test", type=click.Path(dir_okay=False), help="An .npz with arrays x and y, instead of the model's own test set.")
 @click.option("--registry", type=click.Path(file_okay=False), default=None, help="Folder of models; default $HE_NN_HOME/models.")
+@registry_database
 @click.option("--start-batch", type=click.IntRange(min=0), default=0, show_default=True, help="Rows from START_BATCH · BATCH_SIZE on.")
 @click.option("--batch-size", type=click.IntRange(1, MOST_ROWS), default=MOST_ROWS, show_default=True, help="Rows.")
 @click.option("--plain", is_flag=True, help="Plain accuracy only.")
 @click.option("--png", type=click.Path(dir_okay=False), help="Draw the figures to this file.")
 @run_options
 def eval_command(
-    model: str, test: str | None, registry: str | None, start_batch: int, batch_size: int, plain: bool, png: str | None, options: RunOptions
+    model: str,
+    test: str | None,
+    registry: str | None,
+    registry_database: str | None,
+    start_batch: int,
+    batch_size: int,
+    plain: bool,
+    png: str | None,
+    options: RunOptions,
 ) -> None:
     """Accuracy of MODEL on labelled rows, plain and encrypted, with 95% intervals, time and bytes.
 
@@ -47,9 +59,16 @@ def eval_command(
     with the package.
     """
     with errors_shown():
-        found = find(model, test, registry)
+        found = find(model, test, registry, registry_database)
         done = evaluate(
-            found.program, found.x, found.y, start_batch=start_batch, batch_size=batch_size, encrypted=not plain, **options.arguments()
+            found.program,
+            found.x,
+            found.y,
+            start_batch=start_batch,
+            batch_size=batch_size,
+            encrypted=not plain,
+            card=found.card,
+            **options.arguments(),
         )
         values = {**found.names, **done.to_dict()}
         if png and not draw(values, Path(png)):
@@ -59,21 +78,21 @@ def eval_command(
         click.echo(f"chart: {png}")
 
 
-def find(model: str, test: str | None, registry: str | None) -> Labelled:
+def find(model: str, test: str | None, registry: str | None, database: str | None = None) -> Labelled:
     """The network that a user means by MODEL, with its test set. Raises NotFoundError saying where it was looked for."""
     given = unpack_test_set(read_source(test, "test set")) if test else None
     if Path(model).is_file():
         if given is None:
             raise InputError(f"--test: {model} is a file without a test set; give an .npz with arrays x and y")
-        return Labelled(convert(model), *given, {})
-    store = Registry(registry or default_root())
+        return Labelled(convert(model), *given, Card.read(Path(model).read_bytes()), {})
+    store = Registry(registry or default_root(), database)
     try:
         record = _registered(store, model)
     except NotFoundError as missing:
         return _shipped(model, given, str(missing))
-    program = convert(store.model_bytes(record), name=record.model_name)
+    program = registered_program(store, record)
     names = {"model_id": record.model_id, "model_name": record.model_name, "model_type": record.model_type}
-    return Labelled(program, *(given or store.test_set(record)), names)
+    return Labelled(program, *(given or store.test_set(record)), Card.of(record.meta), names)
 
 
 def _registered(store: Registry, model: str) -> Any:
@@ -93,7 +112,7 @@ def _shipped(model: str, given: Any, missing: str) -> Labelled:
     except NotFoundError:
         raise NotFoundError(f"{missing}; nor is there a file {model}, or a type of that name with the package") from None
     x, y = given or network.load_test()
-    return Labelled(convert(network.onnx_path), x, y, {"model_type": network.model_type})
+    return Labelled(convert(network.onnx_path), x, y, Card(), {"model_type": network.model_type})
 
 
 def text(done: Evaluation, names: dict[str, str]) -> str:

@@ -28,6 +28,9 @@ _RUN_OPTIONS = (
     click.option("--allow-insecure", is_flag=True, help="Take a parameter file that says security_level 0."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
 )
+registry_database = click.option(
+    "--registry-database", envvar="HE_NN_REGISTRY_DATABASE", help="SQLAlchemy URL of the models' records; default SQLite in the registry."
+)
 
 
 @dataclass(frozen=True)

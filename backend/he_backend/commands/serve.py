@@ -14,6 +14,7 @@ import click
 from he_backend.access.gate import TokenGate
 from he_backend.commands.config import config_context, show_if_asked
 from he_backend.commands.options import errors_shown
+from he_backend.commands.options import registry_database as registry_database_option
 from he_backend.commands.services import (
     Protection,
     ServiceOptions,
@@ -90,6 +91,7 @@ def _tls(guard: Protection) -> ServerTls | None:
 
 @click.command("serve", context_settings=config_context("HE_NN_SERVER"))
 @click.option("--registry", type=click.Path(file_okay=False), default=None, help="Folder of models; default $HE_NN_HOME/models.")
+@registry_database_option
 @click.option("--model", type=click.Path(exists=True, dir_okay=False), help="Serve this one ONNX file instead, without the HTTP API.")
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option(
@@ -106,6 +108,7 @@ def _tls(guard: Protection) -> ServerTls | None:
 @click.option("--allow-clear", is_flag=True, help="Let clients use the engine that does not encrypt.")
 def serve(
     registry: str | None,
+    registry_database: str | None,
     model: str | None,
     http_port: int,
     no_http: bool,
@@ -120,16 +123,20 @@ def serve(
         settings = _Channel(**channel)
         guard = protection(options, settings.host)
         if model or no_http:
-            models: ModelSource = OneModel(convert(model)) if model else RegistryModels(Registry(registry or default_root()))
+            models: ModelSource = (
+                OneModel(convert(model)) if model else RegistryModels(Registry(registry or default_root(), registry_database))
+            )
             handle = settings.start(settings.server(models, guard.gate, _log_round), guard)
             _until_stopped(f"serving {settings.address}:{handle.port}")
             handle.stop(options.grace_seconds)
             return
         need_web()
-        _serve_http(registry or default_root(), http_port, advertise, options, settings, guard)
+        _serve_http((registry or default_root(), registry_database), http_port, advertise, options, settings, guard)
 
 
-def _serve_http(folder: Any, http_port: int, advertise: str, options: ServiceOptions, settings: _Channel, guard: Protection) -> None:
+def _serve_http(
+    registry: tuple[Any, str | None], http_port: int, advertise: str, options: ServiceOptions, settings: _Channel, guard: Protection
+) -> None:
     from he_backend.server.http_api import ServerApi
     from he_backend.server.owner import Owner
     from he_backend.server.permitted import PermittedRegistry
@@ -137,7 +144,7 @@ def _serve_http(folder: Any, http_port: int, advertise: str, options: ServiceOpt
     from he_backend.web.watch import TaskWatch
 
     with contextlib.ExitStack() as undo:
-        programs = RegistryModels(Registry(folder))
+        programs = RegistryModels(Registry(*registry))
         listener = undo.enter_context(listen(settings.host, http_port))
         tasks = make_tasks("server", options)
         undo.callback(tasks.close)
@@ -153,12 +160,12 @@ def _serve_http(folder: Any, http_port: int, advertise: str, options: ServiceOpt
         # The service's own simulated clients: by a channel that only this machine reaches, with a token that only this process knows.
         inner = server.start("127.0.0.1:0")
         undo.callback(inner.stop, options.grace_seconds)
-        owner = Owner(PermittedRegistry(folder), programs, guard.gate.inner_token, options.task_seconds)
-        watch = TaskWatch(metrics, options.task_seconds)
+        owner = Owner(PermittedRegistry(*registry), programs, guard.gate.inner_token, options.task_seconds)
+        watch = TaskWatch(metrics, options.task_seconds, options.queue_per_caller)
         api = ServerApi(owner, tasks, make_uploads(options), watch, f"127.0.0.1:{inner.port}", handle.port, advertise)
         click.echo(f"serving {settings.address}:{handle.port}")
         click.echo(f"http {settings.address}:{listener.getsockname()[1]}")
-        run_service(api.app(), metrics, guard, listener, undo.pop_all().close, options)
+        run_service(api.app(options.allow_origin), metrics, guard, listener, undo.pop_all().close, options)
 
 
 def _log_round(this: RoundFigures) -> None:

@@ -26,6 +26,11 @@ _OPTIONS = (
     click.option(
         "--upload-bytes", type=click.IntRange(min=1), default=1 << 30, show_default=True, help="Of uploaded files, all kept in memory."
     ),
+)
+_PROTECTION = (
+    click.option(
+        "--queue-per-caller", type=click.IntRange(min=1), help="Inferences and evaluations of one token; then 503. Default: no limit."
+    ),
     click.option("--max-requests", type=click.IntRange(min=1), default=256, show_default=True, help="HTTP requests at a time; then 503."),
     click.option("--task-seconds", type=click.FloatRange(0.1, 1e7), default=3600.0, show_default=True, help="That one inference may work."),
     click.option(
@@ -42,6 +47,7 @@ _OPTIONS = (
     click.option("--allow-plaintext", is_flag=True, help="Let tokens and rows cross the network without TLS."),
     click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True),
     click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning", show_default=True),
+    click.option("--allow-origin", multiple=True, help="Another page that may ask, such as https://he.example.org behind a proxy."),
 )
 
 
@@ -53,6 +59,7 @@ class ServiceOptions:
     workers: int
     queue: int
     upload_bytes: int
+    queue_per_caller: int | None
     max_requests: int
     task_seconds: float
     idle_seconds: float
@@ -65,6 +72,7 @@ class ServiceOptions:
     allow_plaintext: bool
     log_format: str
     log_level: str
+    allow_origin: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(options=options, **given)
 
     wrapped: Callable[..., Any] = with_options
-    for option in reversed(_OPTIONS):
+    for option in reversed((*_OPTIONS, *_PROTECTION)):
         wrapped = option(wrapped)
     return with_config(wrapped)
 

@@ -17,7 +17,7 @@ def convert(
     *,
     name: str = "",
     dims: Mapping[str, int] | None = None,
-    embeddings: str = "refuse",
+    embeddings: str = "file",
     public_embeddings: bool = False,
 ) -> Program:
     """The network, split between model owner and data owner, and compared with ONNX Runtime on the way.
@@ -25,7 +25,8 @@ def convert(
     model: path of an .onnx file, its bytes, an onnx.ModelProto, or a torch.nn.Module with `example` inputs.
     dims: sizes for open axes other than the row axis, by symbol ("seq") or "input:axis".
     embeddings: what becomes of tables that are looked up by data. "refuse": a ModelError; "public": they travel to the data owner, which
-    looks them up; "private": the data owner sends encrypted one-hot rows, entries of the table times as many values as indices.
+    looks them up; "private": the data owner sends encrypted one-hot rows, entries of the table times as many values as indices; "file":
+    what the model file says in its metadata (he_nn.embeddings), and "refuse" when it says nothing.
     public_embeddings: the same as embeddings="public".
     Raises ParameterError for another value of `embeddings`, and ModelError; its `problems` lists every node that cannot run encrypted.
     """

@@ -7,10 +7,10 @@ from typing import Mapping, Sequence
 
 import numpy as np
 import onnx
-from onnx import helper
 
 from he_backend.errors import ModelError
 from he_backend.graph import ops, runtime
+from he_backend.graph.element_types import numpy_type
 from he_backend.graph.model import Graph, Node, Shape
 from he_backend.graph.onnx_export import graph_to_proto, to_proto
 
@@ -54,7 +54,7 @@ def _inferred(graph: Graph, shapes: Mapping[str, Shape], dtypes: Mapping[str, st
         extents = [d.dim_value if d.HasField("dim_value") else -1 for d in tensor.shape.dim]
         if tensor.HasField("shape") and tensor.elem_type and all(e >= 0 for e in extents):
             found[value.name] = tuple(int(e) for e in extents)
-            types[value.name] = str(np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name)
+            types[value.name] = numpy_type(tensor.elem_type)
     return found, types
 
 

@@ -8,14 +8,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from he_backend.graph.element_types import element_type
 from he_backend.graph.model import Graph, Node
 
 _IR_VERSION = 8  # old enough for every ONNX Runtime that is supported
-
-
-def element_type(dtype: str) -> int:
-    """ONNX's number for a numpy type name."""
-    return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
 
 def to_proto(

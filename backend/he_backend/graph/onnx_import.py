@@ -14,8 +14,9 @@ from he_backend.graph import infer, ops, runtime
 from he_backend.graph.model import Graph, Node
 from he_backend.graph.onnx_export import array_of, graph_to_proto, node_from_proto
 from he_backend.graph.onnx_read import Source, read
-from he_backend.graph.operators import label, opset_of, with_operators
+from he_backend.graph.operators import is_operator, label, opset_of, with_operators
 from he_backend.graph.passes import rewrite
+from he_backend.graph.passes_embedding import stated_choice
 from he_backend.graph.problems import problems_of
 from he_backend.graph.rows import one_row
 
@@ -27,14 +28,14 @@ def import_onnx(
     source: Source,
     name: str = "",
     dims: Mapping[str, int] | None = None,
-    embeddings: str = "refuse",
+    embeddings: str = "file",
 ) -> Graph:
     """The network as a `Graph` on one row, ready to split, and equal to the model in ONNX Runtime on random rows.
 
     source: path, bytes or ModelProto, opset 7 and up (older ones are converted when onnx can); stored in one file.
     dims: sizes for open axes other than the row axis, by symbol ("seq") or "input:axis".
     embeddings: tables looked up by data are refused ("refuse"), travel to the data owner ("public"), or stay, and encrypted one-hot rows
-    are sent in place of indices ("private").
+    are sent in place of indices ("private"); "file" leaves that to the model's metadata.
     Raises ModelError; its `problems` lists every node that cannot be run.
     """
     model = read(source)
@@ -53,7 +54,7 @@ def _import(model: onnx.ModelProto, source: Source, name: str, dims: Mapping[str
     optimised = _optimise(blob)
     graph = _build(optimised, row.inputs, name or model.graph.name or "model")
     graph = replace(graph, row_wise=row.row_wise, source=blob)
-    graph = rewrite(graph, embeddings)
+    graph = rewrite(graph, stated_choice(model, embeddings))
     problems = problems_of(graph)
     if problems:
         raise ModelError(f"the model {graph.name!r} cannot run encrypted:", problems)
@@ -90,7 +91,7 @@ def _foreign(model: onnx.ModelProto) -> list[str]:
         {
             node.op_type
             for node in model.graph.node
-            if node.domain not in ("", "ai.onnx") or not (node.op_type in ops.REWRITTEN or onnx.defs.has(node.op_type, version))
+            if node.domain not in ("", "ai.onnx") or not (node.op_type in ops.REWRITTEN or is_operator(node.op_type, version))
         }
     )
 

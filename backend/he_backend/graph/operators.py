@@ -29,9 +29,18 @@ def operator_problems(model: onnx.ModelProto) -> list[Unsupported]:
     return found
 
 
+def is_operator(op_type: str, version: int) -> bool:
+    """Whether ONNX itself has the operator in that opset. (`onnx.defs.has` takes no version before onnx 1.13.)"""
+    try:
+        onnx.defs.get_schema(op_type, version, "")
+    except onnx.defs.SchemaError:
+        return False
+    return True
+
+
 def is_undefined(node: Any, version: int) -> bool:
     """Whether ONNX itself does not define the node's operator, so that nothing can be told of its results."""
-    return node.domain not in _STANDARD or (not onnx.defs.has(node.op_type, version) and node.op_type not in ops.REWRITTEN)
+    return node.domain not in _STANDARD or (not is_operator(node.op_type, version) and node.op_type not in ops.REWRITTEN)
 
 
 def with_operators(error: ModelError, model: onnx.ModelProto) -> ModelError:

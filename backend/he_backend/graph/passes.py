@@ -11,8 +11,9 @@ from typing import Callable, Sequence
 import numpy as np
 
 from he_backend.graph import infer, ops, runtime
+from he_backend.graph.element_types import element_type
 from he_backend.graph.model import Graph, Node
-from he_backend.graph.onnx_export import element_type, to_proto
+from he_backend.graph.onnx_export import to_proto
 from he_backend.graph.passes_attention import attention_to_products
 from he_backend.graph.passes_embedding import treat_tables
 from he_backend.graph.passes_movement import concatenate_within_rows, straighten_movement

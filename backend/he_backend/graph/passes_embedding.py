@@ -6,15 +6,18 @@ from dataclasses import replace
 from typing import Sequence
 
 import numpy as np
+import onnx
 
-from he_backend.errors import ParameterError
+from he_backend.errors import ModelError, ParameterError
 from he_backend.graph import infer
+from he_backend.graph.element_types import element_type
 from he_backend.graph.model import Graph, Node, size_of
-from he_backend.graph.onnx_export import element_type
 from he_backend.graph.rewriting import Workbench, replace_nodes
 
 REFUSE, PUBLIC, PRIVATE = "refuse", "public", "private"
-CHOICES = (REFUSE, PUBLIC, PRIVATE)
+FILE = "file"  # what the model file's metadata says; refused when it says nothing
+CHOICES = (FILE, REFUSE, PUBLIC, PRIVATE)
+METADATA = "he_nn.embeddings"  # key in a model file's metadata, with which its owner decides once for all who convert the file
 
 
 def treat_tables(graph: Graph, embeddings: str) -> Graph:
@@ -33,6 +36,16 @@ def check_choice(embeddings: str, public_embeddings: bool = False) -> str:
     if public_embeddings and embeddings == PRIVATE:
         raise ParameterError('embeddings: "private" contradicts public_embeddings=True; give one of them')
     return PUBLIC if public_embeddings else embeddings
+
+
+def stated_choice(model: onnx.ModelProto, embeddings: str = FILE) -> str:
+    """`embeddings`, or for "file" what the model's metadata says. Raises ModelError when that is no choice."""
+    if embeddings != FILE:
+        return embeddings
+    stated = next((entry.value for entry in model.metadata_props if entry.key == METADATA), REFUSE)
+    if stated not in (REFUSE, PUBLIC, PRIVATE):
+        raise ModelError(f"the model's metadata {METADATA} says {stated[:40]!r}; allowed: {REFUSE}, {PUBLIC}, {PRIVATE}")
+    return stated
 
 
 def publish_tables(graph: Graph) -> Graph:

@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 
 from he_backend.errors import ModelError
 from he_backend.graph import runtime
+from he_backend.graph.element_types import numpy_type
 from he_backend.graph.onnx_read import open_sizes
 from he_backend.graph.operators import opset_of
 
@@ -63,7 +64,7 @@ def _numpy_type(value: onnx.ValueInfoProto) -> str:
     if kind != "tensor_type":
         raise ModelError(f"input {value.name!r} is a {kind or 'value without a type'}; only arrays of numbers can be encrypted")
     try:
-        name = str(np.dtype(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)).name)
+        name = numpy_type(value.type.tensor_type.elem_type)
     except (KeyError, TypeError):
         name = "unknown"
     if name not in _TYPES:

@@ -9,7 +9,6 @@ from typing import Any, Mapping, Sequence
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import helper
 
 from he_backend.errors import ModelError
 
@@ -59,11 +58,6 @@ def quiet() -> Any:
     options = onnxruntime.RunOptions()
     options.log_severity_level = 4
     return options
-
-
-def numpy_type(element_type: int) -> str:
-    """The numpy name of an ONNX element type."""
-    return str(np.dtype(helper.tensor_dtype_to_np_dtype(element_type)).name)
 
 
 def optimise(model: bytes, disabled: Sequence[str] = ()) -> onnx.ModelProto:

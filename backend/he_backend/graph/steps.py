@@ -11,6 +11,7 @@ from onnx import numpy_helper
 
 from he_backend.errors import ModelError, ProtocolError, Unsupported
 from he_backend.graph import ops, runtime
+from he_backend.graph.element_types import numpy_type
 from he_backend.graph.model import size_of
 from he_backend.graph.program import Step
 
@@ -170,6 +171,9 @@ def _described(model: bytes, side: str) -> list[tuple[str, tuple[int, ...], str]
         shape = []
         for extent in value.type.tensor_type.shape.dim:
             symbol = extent.dim_param
-            shape.append(int(extent.dim_value) if not symbol else int(symbol.partition("*")[2] or 1))
-        found.append((value.name, tuple(shape), runtime.numpy_type(value.type.tensor_type.elem_type)))
+            each = symbol.partition("*")[2] or "1"
+            if not each.isdecimal() or len(each) > 9:
+                raise ModelError(f"value {value.name!r} of a client step has an axis {symbol[:40]!r}; rows or rows*NUMBER is expected")
+            shape.append(int(extent.dim_value) if not symbol else int(each))
+        found.append((value.name, tuple(shape), numpy_type(value.type.tensor_type.elem_type)))
     return found

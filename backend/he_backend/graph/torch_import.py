@@ -31,7 +31,7 @@ def import_torch(
     example: Any,
     name: str = "",
     dims: Mapping[str, int] | None = None,
-    embeddings: str = "refuse",
+    embeddings: str = "file",
 ) -> Graph:
     """The module as a verified Graph; axis 0 of its inputs counts rows.
 

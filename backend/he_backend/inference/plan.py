@@ -216,8 +216,7 @@ def make_plan(program: Program, model_id: str, model_name: str, spec: PlanSpec) 
         raise ParameterError(f"bits: {spec.bits!r}; allowed: {MIN_BITS} to {MAX_BITS} bits of precision")
     if spec.packing in ("grid", "product") and spec.engine not in COEFFICIENT_ENGINES:
         raise EngineError(
-            f"packing {spec.packing!r} needs engine {' or '.join(COEFFICIENT_ENGINES)}, not {spec.engine!r}; "
-            "take packing auto or batch"
+            f"packing {spec.packing!r} needs engine {' or '.join(COEFFICIENT_ENGINES)}, not {spec.engine!r}; take packing auto or batch"
         )
     affines = [lower(segment, program.shapes) for segment in program.segments]
     stats = [statistics(affine) for affine in affines]

@@ -73,7 +73,7 @@ def plan_from_bytes(data: bytes, allow_insecure: bool = False) -> ClientPlan:
         return _read_plan(json.loads(data.decode("utf-8")), allow_insecure)
     except HeError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError, UnicodeDecodeError):
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError):
         raise ProtocolError("the plan cannot be read: both sides must run the same version of he-nn") from None
 
 

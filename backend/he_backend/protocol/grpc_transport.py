@@ -45,6 +45,9 @@ _CLIENT = (
     ("SingleThreadedUnaryStream", 1),  # answers to small requests are read in the caller's thread
     ("grpc.use_local_subchannel_pool", 1),  # a link that was closed leaves no connection behind for the next one
 )
+_NO_CONNECTION = ("failed to connect", "resol", "all backends failing")  # in gRPC's words
+_SEVERAL = ("ipv4:", "ipv6:", "dns:")  # forms of an address that may stand for several servers
+_ROUND_ROBIN = '{"loadBalancingConfig": [{"round_robin": {}}]}'
 _SERVER = (
     *_COMMON,
     ("grpc.so_reuseport", 0),  # a second server on the port is an error instead of half of the calls
@@ -92,6 +95,8 @@ class GrpcLink:
 
     Connecting may take `connect_timeout_s`; a whole call may take `call_timeout_s` (None: as long as both sides live). Every call carries
     `token` where one is given, and `task_id`, which both sides log.
+    Replicas: ipv4:1.2.3.4:34000,1.2.3.5:34000, or dns:NAME:PORT of a name with several addresses; calls go round among them, past those
+    that are down.
     """
 
     def __init__(
@@ -318,7 +323,9 @@ def _channel(address: str, connect_timeout_s: float, tls: ClientTls | None) -> A
         raise ParameterError(f"{address!r} is not an address: write host:port, such as localhost:{DEFAULT_PORT}")
     # gRPC core: the name says backoff, but this is how long one attempt to connect may take.
     options: list[tuple[str, Any]] = [*_CLIENT, ("grpc.min_reconnect_backoff_ms", max(1, round(connect_timeout_s * 1000)))]
-    if host in ("localhost", "0.0.0.0", "[::1]") or host.startswith("127."):
+    if address.startswith(_SEVERAL):
+        options += [("grpc.service_config", _ROUND_ROBIN), ("grpc.enable_http_proxy", 0)]
+    elif host in ("localhost", "0.0.0.0", "[::1]") or host.startswith("127."):
         options.append(("grpc.enable_http_proxy", 0))
     if tls is None:
         return grpc.insecure_channel(address, options=options)
@@ -343,7 +350,7 @@ def _call_error(address: str, problem: Any, call_timeout_s: float | None) -> HeE
     }
     if code in texts:
         text = texts[code]
-    elif code == grpc.StatusCode.UNAVAILABLE and any(sign in details for sign in ("failed to connect", "resol")):
+    elif code == grpc.StatusCode.UNAVAILABLE and any(sign in details.lower() for sign in _NO_CONNECTION):
         text = f"no connection: is the address right, the server running, TLS the same on both sides? ({details[:300]})"
     elif code == grpc.StatusCode.UNAVAILABLE:
         text = f"it went away in the middle of a call ({details[:300]})"

@@ -59,20 +59,34 @@ def wires(message: type) -> dict[str, Wire]:
 
 def proto_classes(bodies: Mapping[type, int]) -> dict[str, Any]:
     """Name -> protobuf class of every message in `bodies` (class -> its number in the oneof of Frame), and of Frame itself."""
-    file = descriptor_pb2.FileDescriptorProto(name="he_nn.proto", package=PACKAGE, syntax="proto3")
-    for message in bodies:
-        _add_message(file.message_type.add(name=message.__name__), wires(message))
+    file = _file_of("he_nn", list(bodies))
     frame = file.message_type.add(name="Frame")
     frame.field.add(name="version", number=1, type=Proto.TYPE_UINT32, label=Proto.LABEL_OPTIONAL)
     frame.oneof_decl.add(name="body")
     for message, number in bodies.items():
         field = frame.field.add(name=snake(message.__name__), number=number, label=Proto.LABEL_OPTIONAL, oneof_index=0)
         field.type, field.type_name = Proto.TYPE_MESSAGE, f".{PACKAGE}.{message.__name__}"
+    return _classes_in(file)
+
+
+def message_classes(name: str, messages: Sequence[type]) -> dict[str, Any]:
+    """Name -> protobuf class of each message, as of a file NAME.proto with these alone."""
+    return _classes_in(_file_of(name, messages))
+
+
+def _file_of(name: str, messages: Sequence[type]) -> Any:
+    file = descriptor_pb2.FileDescriptorProto(name=f"{name}.proto", package=PACKAGE, syntax="proto3")
+    for message in messages:
+        _add_message(file.message_type.add(name=message.__name__), wires(message))
+    return file
+
+
+def _classes_in(file: Any) -> dict[str, Any]:
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
     make = _class_maker(pool)
-    names = [message.__name__ for message in bodies]
-    return {name: make(pool.FindMessageTypeByName(f"{PACKAGE}.{name}")) for name in (*names, "Frame")}
+    names = [message.name for message in file.message_type]
+    return {name: make(pool.FindMessageTypeByName(f"{PACKAGE}.{name}")) for name in names}
 
 
 def snake(name: str) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 from fastapi import FastAPI
 
 from he_backend.errors import ParameterError
-from he_backend.server.owner import Owner
+from he_backend.server.owner import Evaluation, Owner
 from he_backend.server.registry import ModelRecord
 from he_backend.version import VERSION
 from he_backend.web import model_fields as fields
@@ -38,15 +38,16 @@ class ServerApi(InferenceOperations):
         self._owner, self._channel = owner, channel
         self._where = {"ciphertext_port": port, "ciphertext_address": advertised}
 
-    def app(self) -> FastAPI:
-        """The HTTP service."""
+    def app(self, origins: Sequence[str] = ()) -> FastAPI:
+        """The HTTP service; `origins` are those of other pages that may ask it."""
         operations = [
             Operation("/model/load", "Register a new model of a type, or load a registered one.", fields.LOAD, self.load),
             Operation("/model/get_list", "The models of a type.", fields.GET_LIST, self.get_list),
+            Operation("/model/show", "One model: its rounds, and what the client computes and sends.", fields.SHOW, self.show),
             Operation("/model/test", "Evaluate a model on its own test rows, plain or encrypted.", fields.TEST, self.test),
             *self.operations(self.infer, "Plain inference with an uploaded file."),
         ]
-        return make_app("HE-server", _ABOUT, operations, self.health, self.ready)
+        return make_app("HE-server", _ABOUT, operations, self.health, self.ready, origins)
 
     def health(self) -> dict[str, Any]:
         """What it is, and where its ciphertext channel is."""
@@ -73,6 +74,11 @@ class ServerApi(InferenceOperations):
         """/model/get_list."""
         return fields.list_answer("model_list", [_model(record) for record in self._owner.registry.list(model_type)])
 
+    def show(self, model_type: str, model_name: str) -> dict[str, Any]:
+        """/model/show."""
+        record = self._owner.registry.get(model_name, model_type)
+        return {**_model(record), **self._owner.show(record)}
+
     def test(
         self, model_type: str, model_name: str, is_encryption: bool, enc_param: str, start_batch: int, batch_size: int
     ) -> Future[Mapping[str, Any]]:
@@ -92,10 +98,10 @@ class ServerApi(InferenceOperations):
                 "test_acc": done.test_acc,
                 "time_cost": fields.seconds_text(done.seconds),
                 "figures": dict(done.figures),
-                "log": f"{done.rows} test rows from row {done.start_row} on, {how}: accuracy {done.test_acc:.4f}",
+                "log": f"{done.rows} test rows from row {done.start_row} on, {how}: {_measured(done)}",
             }
 
-        return self.tasks.run(work)
+        return self.watch.run(self.tasks, work)
 
     def infer(
         self,
@@ -130,6 +136,12 @@ class ServerApi(InferenceOperations):
             return Outcome(outputs, seconds, {"rows": len(rows), "seconds": {"total": round(seconds, 4)}}, log)
 
         return self.start(what, work, wait)
+
+
+def _measured(done: Evaluation) -> str:
+    if done.test_acc is not None:
+        return f"accuracy {done.test_acc:.4f}"
+    return ", ".join(f"{name} {done.figures[name]:.4f}" for name in ("rmse", "r2") if name in done.figures)
 
 
 def _words(record: ModelRecord) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Protocol
 from he_backend.errors import NotFoundError
 from he_backend.graph import convert
 from he_backend.graph.program import Program
-from he_backend.server.registry import Registry
+from he_backend.server.registry import ModelRecord, Registry
 
 
 class ModelSource(Protocol):
@@ -44,23 +44,32 @@ class OneModel:
         return self._model
 
 
+def registered_program(registry: Registry, record: ModelRecord) -> Program:
+    """The program of a registered model. Its embedding tables are treated as its record says, otherwise as the file itself says.
+
+    Raises ModelError when it cannot run encrypted, ParameterError when the record's choice of embeddings is none.
+    """
+    return convert(registry.model_bytes(record), name=record.model_name, embeddings=str(record.meta.get("embeddings") or "file"))
+
+
 class RegistryModels:
     """Programs of a registry's models, the last few used kept in memory."""
 
     def __init__(self, registry: Registry, keep: int = 4) -> None:
         self._registry, self._keep = registry, keep
-        self._programs: OrderedDict[str, Program] = OrderedDict()
+        self._programs: OrderedDict[tuple[str, str], Program] = OrderedDict()
         self._lock = threading.Lock()
 
     def find(self, model: str) -> Model:
         """The registered model; importing and splitting happens once while it is among the last used."""
         record = self._registry.get(model)
         with self._lock:
-            program = self._programs.get(record.sha256)
+            key = (record.sha256, str(record.meta.get("embeddings", "")))
+            program = self._programs.get(key)
             if program is None:
-                program = convert(self._registry.model_bytes(record), name=record.model_name)
-                self._programs[record.sha256] = program
-            self._programs.move_to_end(record.sha256)
+                program = registered_program(self._registry, record)
+                self._programs[key] = program
+            self._programs.move_to_end(key)
             while len(self._programs) > self._keep:
                 self._programs.popitem(last=False)
         return Model(record.model_id, record.model_name, program, record.model_type)

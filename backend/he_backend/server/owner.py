@@ -14,17 +14,19 @@ from typing import Any, Mapping
 
 import numpy as np
 
-from he_backend import zoo
 from he_backend.access.credentials import CREDENTIAL_VARIABLES, TOKEN_VARIABLE
-from he_backend.ckks.engines import default_engine
 from he_backend.ckks.params import Params
-from he_backend.errors import EngineError, InputError, NotFoundError
+from he_backend.errors import EngineError, InputError
 from he_backend.graph import Program, Reference
-from he_backend.inference.describe import plan_figures
-from he_backend.inference.plan import PlanSpec, make_plan
-from he_backend.server.labelled import batch_of, score_of
+from he_backend.graph.card import Card
+from he_backend.graph.program import summarise
+from he_backend.graph.quality import quality
+from he_backend.server.labelled import batch_of
 from he_backend.server.models import RegistryModels
+from he_backend.server.planning import plan_of
+from he_backend.server.registering import register
 from he_backend.server.registry import LATEST, ModelRecord, Registry
+from he_backend.web.figures import inference_figures
 
 SIMULATION_S = 3600.0
 NO_FIGURES: Mapping[str, Any] = {}
@@ -32,11 +34,11 @@ NO_FIGURES: Mapping[str, Any] = {}
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy on test rows from `start_row` on, seconds of the inference itself, and its figures."""
+    """Accuracy on test rows from `start_row` on (None of a regression: its figures have rmse and r2), seconds of the inference itself."""
 
     start_row: int
     rows: int
-    test_acc: float
+    test_acc: float | None
     seconds: float
     figures: Mapping[str, Any]
 
@@ -51,41 +53,40 @@ class Owner:
         self._inner_token, self._simulation_s = inner_token, simulation_s
 
     def register(self, model_type: str) -> ModelRecord:
-        """A new model of a type, its accuracy measured here: of the zoo's from the weights that come with it, otherwise the newest
-        registered one of the type once more, under an id and name of its own. Raises NotFoundError for a type that is neither."""
-        try:
-            network = zoo.shipped(model_type)
-        except NotFoundError as missing:
-            return self._again(model_type, missing)
-        meta = {"dataset": network.dataset, "activation": network.activation, "input_shape": list(network.input_shape)}
-        record = self.registry.add(network.onnx_path, network.model_type, test=network.load_test(), meta=meta)
-        return self.measure(record)
-
-    def _again(self, model_type: str, missing: NotFoundError) -> ModelRecord:
-        """A new record of the newest model of a type that a user added."""
-        try:
-            first = self.registry.get(LATEST, model_type)
-        except NotFoundError:
-            raise NotFoundError(f"{missing}; nor is one of that type registered: he-nn model add FILE --type {model_type}") from None
-        test = None if first.test_path is None else self.registry.test_set(first)
-        meta = {**first.meta, "copy_of": first.model_id}
-        return self.measure(self.registry.add(self.registry.model_bytes(first), first.model_type, test=test, owner=first.owner, meta=meta))
+        """A new model of a type (server.registering), its accuracy measured here. Raises NotFoundError for a type that nobody knows."""
+        return self.measure(register(self.registry, model_type))
 
     def load(self, model_type: str, model_name: str = LATEST) -> ModelRecord:
         """A registered model, its plain accuracy measured once more where it has a test set."""
         return self.measure(self.registry.get(model_name or LATEST, model_type))
 
     def measure(self, record: ModelRecord) -> ModelRecord:
-        """The record with the plain accuracy of its whole test set, if it has one."""
+        """The record with the plain accuracy of its whole test set, if it has one and the network is no regression."""
         if record.test_path is None:
             return record
         x, y = self.registry.test_set(record)
-        return self.registry.set_accuracy(record.model_id, _accuracy(self._reference(record).run(x), y))
+        measured = _quality(self._reference(record).run(x), y, record)
+        return self.registry.set_accuracy(record.model_id, measured["test_acc"]) if "test_acc" in measured else record
 
     def plan(self, record: ModelRecord, params: Params) -> dict[str, Any]:
         """The figures of the plan for one row under a parameter set."""
-        spec = PlanSpec(record.model_id, default_engine(), params.literal(), rows=1, preset_name=params.name)
-        return plan_figures(make_plan(self._program(record), record.model_id, record.model_name, spec).client, 1)
+        return plan_of(record, self._program(record), params)
+
+    def show(self, record: ModelRecord) -> dict[str, Any]:
+        """The model's rounds as a client learns them anyway: what it computes before each, and values per row each way."""
+        program = self._program(record)
+        words = [summarise(step.ops) or "nothing" for step in program.steps]
+        return {
+            "rounds": program.rounds,
+            "inputs": [{"name": spec.name, "shape": list(spec.shape), "dtype": spec.dtype} for spec in program.inputs],
+            "outputs": [{"name": spec.name, "shape": list(spec.shape), "dtype": spec.dtype} for spec in program.outputs],
+            "segments": [
+                {"index": one.index, "client_step": words[one.index], "sends": one.in_elements, "answers": one.out_elements}
+                for one in program.segments
+            ],
+            "last_step": words[-1],
+            "public_constants": list(program.public_constants),
+        }
 
     def evaluate(self, record: ModelRecord, start_batch: int, batch_size: int, params: Params | None, channel: str) -> Evaluation:
         """Test rows run plain (params None), or encrypted by a simulated client that calls the ciphertext channel at `channel`."""
@@ -97,7 +98,8 @@ class Owner:
         else:
             outputs, figures = simulate(record.model_id, x, params, channel, self._inner_token, self._simulation_s)
             seconds = float(figures["seconds"]["total"])
-        return Evaluation(start, len(x), _accuracy(outputs, y), seconds, figures)
+        measured = _quality(outputs, y, record)
+        return Evaluation(start, len(x), measured.pop("test_acc", None), seconds, {**figures, **measured})
 
     def predict(self, record: ModelRecord, rows: np.ndarray) -> np.ndarray:
         """The plain network's first output for rows [rows, ...]; rows may be flat. Raises InputError when they do not fit."""
@@ -136,18 +138,7 @@ def simulate(
             lines = done.stderr.strip().splitlines() or ["it ended without a word"]
             raise EngineError(f"the simulated client failed: {lines[-1][:500]}")
         with np.load(target, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}, _figures(json.loads(done.stdout.strip().splitlines()[-1]))
-
-
-def _figures(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of a report that are shown, as those of an inference."""
-    kept = ("engine", "preset", "rows", "rounds", "bytes_up", "bytes_down")
-    return {
-        **{name: report[name] for name in kept},
-        "expected_bits": round(report["expected_bits"], 1),
-        "seconds": {name: round(value, 4) for name, value in report["seconds"].items()},
-        "round_ms": [round(1000 * sum(this["seconds"].values()), 2) for this in report["per_round"]],
-    }
+            return {name: arrays[name] for name in arrays.files}, inference_figures(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
 def _as_input(program: Program, rows: np.ndarray) -> np.ndarray:
@@ -164,5 +155,5 @@ def _as_input(program: Program, rows: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(rows, dtype=spec.dtype).reshape((len(rows), *spec.shape))
 
 
-def _accuracy(outputs: Mapping[str, np.ndarray], labels: np.ndarray) -> float:
-    return score_of(next(iter(outputs.values())), labels).accuracy
+def _quality(outputs: Mapping[str, np.ndarray], labels: np.ndarray, record: ModelRecord) -> dict[str, float]:
+    return quality(next(iter(outputs.values())), labels, Card.of(record.meta))

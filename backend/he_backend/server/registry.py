@@ -140,6 +140,20 @@ class Registry:
                 return self._record(row)
         raise AssertionError("unreachable")
 
+    def add_again(self, model_type: str, otherwise: str = "") -> ModelRecord:
+        """A new record, with an id and name of its own, of the newest model of a type: the same file and test set.
+
+        Raises NotFoundError, which starts with `otherwise`, when none of that type is registered.
+        """
+        try:
+            first = self.get(LATEST, model_type)
+        except NotFoundError:
+            known = f"{otherwise}; nor is one of that type registered" if otherwise else f"no model of type {model_type} is registered"
+            raise NotFoundError(f"{known}: he-nn model add FILE --type {model_type}") from None
+        test = None if first.test_path is None else self.test_set(first)
+        meta = {**first.meta, "copy_of": first.model_id}
+        return self.add(self.model_bytes(first), first.model_type, test=test, test_acc=first.test_acc, owner=first.owner, meta=meta)
+
     def get(self, name_or_id: str = LATEST, model_type: str | None = None) -> ModelRecord:
         """The model of that name or id (or of the only one that starts so), or the newest ('latest'); raises NotFoundError."""
         wanted = (name_or_id or LATEST).strip().lower()

@@ -7,6 +7,7 @@ again. A secret key cannot reach this module: no message has a place for one, an
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -28,6 +29,8 @@ from he_backend.protocol.session import MAX_CALL_BYTES, Answer, Incoming, answer
 from he_backend.protocol.transport import Handler
 from he_backend.server.models import Model, ModelSource
 from he_backend.version import VERSION
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -139,12 +142,16 @@ class CipherService:
     def _find_model(self, name: str, caller: Caller) -> Model:
         """The model; a restricted caller hears the same of a model that is not there and of one that it may not use."""
         try:
-            model = self._models.find(name)
-        except NotFoundError:
-            if caller.is_restricted and not caller.may_use(name):
-                raise NotPermitted(f"token {caller.name!r} may not use this model; the service's operator can allow it") from None
+            try:
+                model = self._models.find(name)
+            except NotFoundError:
+                if caller.is_restricted:
+                    caller.need_use(name)
+                raise
+            caller.need_use(model.model_type, model.model_name, model.model_id)
+        except NotPermitted as problem:
+            _log.warning("refused: %s", problem, extra={"caller": caller.name})
             raise
-        caller.need_use(model.model_type, model.model_name, model.model_id)
         return model
 
     def _find_plan(self, request: messages.PlanRequest, caller: Caller) -> _Ready:
@@ -194,5 +201,5 @@ _ANSWERS: dict[type, Callable[[CipherService, Incoming, _Call], Answer]] = {
 def _literal(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ProtocolError("the preset of a call is not JSON: both sides must run the same version of he-nn") from None

@@ -73,7 +73,8 @@ def install(app: FastAPI) -> None:
     def http(request: Request, error: Exception) -> JSONResponse:
         code = getattr(error, "status_code", 500)
         texts = {404: f"there is no {request.url.path[:80]} here; see /docs", 405: "the method is not allowed here; POST is, see /docs"}
-        return answer({"error": "http"}, texts.get(code, str(getattr(error, "detail", "the request is wrong"))[:500]), code)
+        text = texts.get(code, str(getattr(error, "detail", "the request is wrong"))[:500])
+        return answer({"error": "http"}, text, code, getattr(error, "headers", None))
 
     app.add_exception_handler(errors.HeError, known)
     app.add_exception_handler(HTTPException, http)

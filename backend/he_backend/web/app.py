@@ -13,9 +13,10 @@ from fastapi.responses import HTMLResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from he_backend.version import VERSION
-from he_backend.web import answers
+from he_backend.web import answers, page
 from he_backend.web.body import read_upload, read_values
 from he_backend.web.fields import Field, read_fields, schema
+from he_backend.web.origin import SameOrigin
 
 Data = Mapping[str, Any]
 Handler = Callable[..., Union[Data, "Future[Data]"]]
@@ -32,11 +33,23 @@ class Operation:
     upload: int = 0
 
 
-def make_app(title: str, about: str, operations: Sequence[Operation], health: Callable[[], Data], ready: Callable[[], Data]) -> FastAPI:
-    """The service. `health` gives the data of /healthz; `ready` that of /readyz, or raises what is wrong."""
+def make_app(
+    title: str,
+    about: str,
+    operations: Sequence[Operation],
+    health: Callable[[], Data],
+    ready: Callable[[], Data],
+    origins: Sequence[str] = (),
+) -> FastAPI:
+    """The service. `health` gives the data of /healthz; `ready` that of /readyz, or raises what is wrong.
+
+    `origins` are those of other pages that may ask.
+    """
     # The usual /docs loads its scripts from elsewhere; ours works without the internet.
     app = FastAPI(title=title, version=VERSION, description=about, docs_url=None, redoc_url=None)
     answers.install(app)
+    app.add_middleware(SameOrigin, allowed=tuple(origins))
+    page.install(app, title, about)
     for operation in operations:
         app.add_api_route(
             operation.path, _endpoint(operation), methods=["POST"], summary=operation.doc, openapi_extra=_described(operation)
@@ -92,7 +105,7 @@ def _described(operation: Operation) -> dict[str, Any]:
     shown = {"application/json": {"schema": envelope}}
     texts = {"200": "Done", "4XX": "Refused; the message says what to change", "5XX": "Failed, or busy (503 with Retry-After)"}
     return {
-        "requestBody": {"required": True, "content": content},
+        "requestBody": {"required": bool(body["required"]) or operation.upload > 0, "content": content},
         "responses": {code: {"description": text, "content": shown} for code, text in texts.items()},
     }
 
@@ -112,7 +125,7 @@ def _page(title: str, about: str, operations: Sequence[Operation]) -> str:
         body = schema(operation.fields)
         for name, field in body["properties"].items():
             default = "required" if name in body["required"] else str(field.get("default", ""))
-            cells = (name, field["type"], default, field["description"])
+            cells = (name, field["type"][0], default, field["description"])
             parts.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
         parts.append("</table>")
     return "\n".join(parts)

@@ -25,6 +25,7 @@ from he_backend.web.metrics import Metrics
 OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico")
 OPEN_BELOW = ("/page/",)
 METRICS_PATH = "/metrics"
+_DRAIN_BYTES, _DRAIN_S = 16 << 20, 3.0
 _NOBODY = Caller("nobody", MONITOR)
 _HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 _log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Door:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(receive, send, self._limits.idle_s)
+        exchange = _Exchange(receive, send, self._limits.idle_s, _closes(scope))
         caller = _NOBODY
         self._requests += 1
         try:
@@ -110,9 +111,9 @@ class Door:
 class _Exchange:
     """A request's way in and its answer's way out."""
 
-    def __init__(self, receive: Receive, send: Send, idle_s: float) -> None:
+    def __init__(self, receive: Receive, send: Send, idle_s: float, closes: bool) -> None:
         self.started, self.status = time.perf_counter(), 0
-        self._receive, self._send, self._idle_s = receive, send, idle_s
+        self._receive, self._send, self._idle_s, self._closes = receive, send, idle_s, closes
         self._complete = False
 
     async def receive(self) -> Message:
@@ -132,7 +133,25 @@ class _Exchange:
             self.status = message["status"]
             there = {name.lower() for name, _ in message.get("headers", ())}
             message = {**message, "headers": [*message.get("headers", ()), *(pair for pair in _HEADERS if pair[0] not in there)]}
+        elif self._closes and not self._complete and not message.get("more_body", False):
+            await self._drain()
         await self._send(message)
+
+    async def _drain(self) -> None:
+        """Takes a little of a body that nobody wants: the connection closes after the answer, which a peer that still sends would miss."""
+        end, taken = time.monotonic() + _DRAIN_S, 0
+        while not self._complete and taken < _DRAIN_BYTES:
+            try:
+                message = await asyncio.wait_for(self._receive(), max(0.0, end - time.monotonic()))
+            except asyncio.TimeoutError:
+                return
+            taken += len(message.get("body", b""))
+            self._complete = message["type"] != "http.request" or not message.get("more_body", False)
+
+
+def _closes(scope: Scope) -> bool:
+    """Whether the connection ends with this answer; where it goes on, the server itself takes the rest of the body."""
+    return any(name == b"connection" and b"close" in value.lower() for name, value in scope["headers"])
 
 
 def _about(scope: Scope, caller: Caller) -> Mapping[str, Any]:

@@ -40,14 +40,14 @@ def read_fields(fields: Sequence[Field], values: Mapping[str, Any]) -> dict[str,
 
 
 def schema(fields: Sequence[Field]) -> dict[str, Any]:
-    """The fields as a JSON schema."""
-    names = {str: "string", int: "integer", bool: "boolean"}
+    """The fields as a JSON schema: every form that read_fields takes, text that stands for a number or yes/no included."""
     properties: dict[str, Any] = {}
     for field in fields:
         limits = {"minimum": field.least, "maximum": field.most} if field.kind is int else {}
         given = {} if field.default is REQUIRED or field.default is None else {"default": field.default}
         properties[field.name] = {
-            "type": names[field.kind],
+            **_TYPES[field.kind],
+            "type": [*_TYPES[field.kind]["type"], *(() if field.default is REQUIRED else ("null",))],
             "description": field.doc,
             **{name: value for name, value in limits.items() if value is not None},
             **given,
@@ -72,7 +72,7 @@ def _integer(field: Field, value: Any) -> int:
         number = int(value.strip()) if isinstance(value, str) and len(value) < 40 else value
     except ValueError:
         number = None
-    if type(number) is bool:
+    if type(number) is bool or (isinstance(number, float) and number.is_integer()):  # JSON's 3.0 is a whole number
         number = int(number)
     within = type(number) is int and (field.least is None or number >= field.least) and (field.most is None or number <= field.most)
     if not within:
@@ -94,4 +94,14 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 
+def _words(words: Sequence[str]) -> str:
+    """A pattern of these words in any case."""
+    return "|".join("".join(f"[{c}{c.upper()}]" if c.isalpha() else c for c in word) for word in words)
+
+
+_TYPES: Mapping[type, Mapping[str, Any]] = {
+    str: {"type": ["string"], "maxLength": MOST_CHARACTERS, "pattern": r"^[^\x00]*$"},
+    int: {"type": ["integer", "boolean", "string"], "pattern": r"^\s*[+-]?\d+(_\d+)*\s*$"},
+    bool: {"type": ["boolean", "integer", "string"], "minimum": 0, "maximum": 1, "pattern": rf"^\s*({_words((*_YES, *_NO))})\s*$"},
+}
 _READERS = {str: _text, int: _integer, bool: _yes_or_no}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 from typing import Any, Callable, Mapping, Union
 
+from he_backend.errors import Cancelled
 from he_backend.web import model_fields as fields
 from he_backend.web.app import Operation
 from he_backend.web.tasks import Outcome, Running, Tasks
@@ -29,7 +30,8 @@ class InferenceOperations:
         result: Future[Mapping[str, Any]] = Future()
 
         def done(ended: Future[Outcome]) -> None:
-            problem = ended.exception()
+            stopped = Cancelled(f"inference {inference_id} was stopped while it waited for its turn")
+            problem = stopped if ended.cancelled() else ended.exception()
             if problem is not None:
                 result.set_exception(problem)
             else:
@@ -56,8 +58,8 @@ class InferenceOperations:
         self.uploads.remove(inf_file_name)
         return {"file_delete": "success", "inf_file_name": inf_file_name}
 
-    def _get(self, inference_id: str) -> dict[str, Any]:
-        found = seen(self.tasks, inference_id)
+    def _get(self, inference_id: str, limit: int) -> dict[str, Any]:
+        found = seen(self.tasks, inference_id, limit)
         return fields.list_answer("inference_list", [fields.record_answer(record) for record in found])
 
     def _stop(self, inference_id: str) -> dict[str, Any]:

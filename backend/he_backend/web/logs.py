@@ -69,6 +69,7 @@ def configure(kind: str = "text", level: str = "warning") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)  # other libraries' chatter is theirs
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of each damaged form, which is answered with 400 anyway
     for name in ("he_backend", "uvicorn"):
         logging.getLogger(name).setLevel(level.upper())
 

@@ -7,9 +7,10 @@ from typing import Any, Mapping
 
 import numpy as np
 
-from he_backend.ckks.params import Params, check_params, load_params
+from he_backend.ckks.params import PRESETS, Params, check_params, load_params
 from he_backend.errors import InputError, ParameterError
 from he_backend.web.fields import REQUIRED, Field
+from he_backend.web.records import MOST_LISTED
 from he_backend.web.tasks import Outcome
 
 DEFAULT_PRESET = "N13_L8"
@@ -28,6 +29,7 @@ LOAD = (
     Field("model_name", str, "", "a model's name or id, or latest; with is_init 0"),
 )
 GET_LIST = (Field("model_type", str, "", "all or empty: every type"),)
+SHOW = (Field("model_type", str, "", "all or empty: any type"), NAME)
 TEST = (
     TYPE,
     NAME,
@@ -46,7 +48,10 @@ INFERENCE = (
     Field("batch_size", int, None, "rows of the file, from the first; without it all", 1),
     Field("wait", bool, True, "false: answer at once with the inference_id, and let the inference run"),
 )
-GET_INFERENCE = (Field("inference_id", str, "", "one inference; without it all of them, newest first"),)
+GET_INFERENCE = (
+    Field("inference_id", str, "", "one inference; without it all of them, newest first"),
+    Field("limit", int, MOST_LISTED, "how many of them at most", 1, MOST_LISTED),
+)
 STOP = (Field("inference_id", str, REQUIRED, "the inference to stop"),)
 DELETE_FILE = (Field("inf_file_name", str, REQUIRED, "the uploaded file to forget"),)
 
@@ -60,12 +65,12 @@ def parameters(text: str) -> Params:
     if name.startswith("{"):
         try:
             literal = json.loads(name)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ParameterError("the encryption parameters look like a parameter file and are not JSON") from None
         return check_params(literal, "custom_enc_param")
     if name.startswith(_PREFIX) and name.endswith(_SUFFIX):
         name = name[len(_PREFIX) : -len(_SUFFIX)]
-    if not name.replace("_", "").isalnum():
+    if name not in PRESETS:
         raise ParameterError(f"the encryption parameters are {text[:60]!r}; allowed: {_PRESETS}")
     return load_params(name)
 

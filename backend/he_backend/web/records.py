@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Iterator, List, Mapping
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.mysql import MEDIUMTEXT
 from sqlalchemy.exc import SQLAlchemyError
 
 from he_backend.database import cause, open_database
@@ -19,6 +20,7 @@ from he_backend.errors import EngineError, NotFoundError, ParameterError
 STARTED, FINISHED, FAILED, STOPPED = "started", "finished", "failed", "stopped"
 MOST_LISTED = 1000
 _MOST_MESSAGE = 2000
+_PROGRESS = "rounds_done_of"  # among the stored figures: [rounds done, rounds]
 INTERRUPTED = "the service ended while this inference ran; start it again"
 
 _METADATA = sa.MetaData()
@@ -31,14 +33,15 @@ _TASKS = sa.Table(
     sa.Column("start_us", sa.BigInteger, nullable=False),  # microseconds since 1970, UTC
     sa.Column("end_us", sa.BigInteger),
     sa.Column("what", sa.Text, nullable=False),  # JSON: model, file name, size, parameters
-    sa.Column("figures", sa.Text, nullable=False),  # JSON
+    sa.Column("figures", sa.Text().with_variant(MEDIUMTEXT(), "mysql"), nullable=False),  # JSON; MySQL's own TEXT ends at 64 KiB
     sa.Column("message", sa.String(_MOST_MESSAGE), nullable=False),
+    sa.Index("he_nn_inferences_newest", "service", "start_us"),
 )
 
 
 @dataclass(frozen=True)
 class Record:
-    """One inference. `what` was asked for; `figures` are what it cost."""
+    """One inference. `what` was asked for; `figures` are what it cost; rounds are counted over all chunks of rows."""
 
     inference_id: str
     state: str
@@ -47,6 +50,8 @@ class Record:
     what: Mapping[str, Any]
     figures: Mapping[str, Any] = field(default_factory=dict)
     message: str = ""
+    rounds_done: int = 0
+    rounds: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The record as the API shows it; times are UTC."""
@@ -58,6 +63,8 @@ class Record:
             "finish_time": ended if self.state in (FINISHED, FAILED) else "",
             "stop_time": ended if self.state == STOPPED else "",
             **self.what,
+            "rounds_done": self.rounds_done,
+            "rounds": self.rounds,
             "figures": dict(self.figures),
             "message": self.message,
         }
@@ -74,7 +81,7 @@ class Records:
 
     def __init__(self, url: str, service: str) -> None:
         self._engine, self._service = open_database(url, _METADATA, "the task database's"), service
-        self._update(_TASKS.c.state == STARTED, FAILED, {}, INTERRUPTED)
+        self._update(_TASKS.c.state == STARTED, FAILED, None, INTERRUPTED)
 
     def start(self, inference_id: str, what: Mapping[str, Any]) -> None:
         """A new record."""
@@ -82,9 +89,17 @@ class Records:
         with self._transaction() as connection:
             connection.execute(sa.insert(_TASKS).values(**values, what=json.dumps(dict(what)), figures="{}"))
 
-    def end(self, inference_id: str, state: str, figures: Mapping[str, Any], message: str = "") -> None:
-        """Writes how it ended, unless that is written already."""
-        self._update((_TASKS.c.inference_id == inference_id) & (_TASKS.c.state == STARTED), state, figures, message)
+    def progress(self, inference_id: str, done: int, total: int) -> None:
+        """Notes how many rounds are done of how many, so that a restarted service can tell."""
+        values = {"figures": json.dumps({_PROGRESS: [done, total]})}
+        condition = (_TASKS.c.inference_id == inference_id) & (_TASKS.c.state == STARTED)
+        with self._transaction() as connection:
+            connection.execute(sa.update(_TASKS).where(condition).values(**values))
+
+    def end(self, inference_id: str, state: str, figures: Mapping[str, Any], message: str = "", rounds: tuple[int, int] = (0, 0)) -> None:
+        """Writes how it ended, and after how many rounds of how many, unless that is written already."""
+        condition = (_TASKS.c.inference_id == inference_id) & (_TASKS.c.state == STARTED)
+        self._update(condition, state, {**figures, _PROGRESS: list(rounds)}, message)
 
     def get(self, inference_id: str) -> Record:
         """One record; raises NotFoundError."""
@@ -93,33 +108,24 @@ class Records:
             raise NotFoundError(f"inference_id: there is no inference {inference_id[:80]!r}; leave it out to list them all")
         return found[0]
 
-    def list(self) -> RecordList:
-        """The newest records, newest first."""
-        return self._select(sa.true())
+    def list(self, most: int = MOST_LISTED) -> RecordList:
+        """The newest `most` records, newest first."""
+        return self._select(sa.true(), most)
 
     def close(self) -> None:
         """Gives up the database's connections."""
         self._engine.dispose()
 
-    def _select(self, condition: Any) -> RecordList:
+    def _select(self, condition: Any, most: int = 1) -> RecordList:
         query = sa.select(_TASKS).where(condition & (_TASKS.c.service == self._service))
         with self._transaction() as connection:
-            rows = connection.execute(query.order_by(_TASKS.c.start_us.desc()).limit(MOST_LISTED)).mappings().all()
-        return [
-            Record(
-                row["inference_id"],
-                row["state"],
-                row["start_us"],
-                row["end_us"],
-                json.loads(row["what"]),
-                json.loads(row["figures"]),
-                row["message"],
-            )
-            for row in rows
-        ]
+            rows = connection.execute(query.order_by(_TASKS.c.start_us.desc()).limit(most)).mappings().all()
+        return [_record(row) for row in rows]
 
-    def _update(self, condition: Any, state: str, figures: Mapping[str, Any], message: str) -> None:
-        values = {"state": state, "end_us": _now_us(), "figures": json.dumps(dict(figures)), "message": message[:_MOST_MESSAGE]}
+    def _update(self, condition: Any, state: str, figures: Mapping[str, Any] | None, message: str) -> None:
+        values: dict[str, Any] = {"state": state, "end_us": _now_us(), "message": message[:_MOST_MESSAGE]}
+        if figures is not None:  # otherwise what was noted of the progress stays
+            values["figures"] = json.dumps(dict(figures))
         with self._transaction() as connection:
             connection.execute(sa.update(_TASKS).where(condition & (_TASKS.c.service == self._service)).values(**values))
 
@@ -143,6 +149,13 @@ def default_database(service: str) -> str:
     except OSError as problem:
         raise ParameterError(f"the folder {folder} cannot be used for the task database: {problem.strerror}") from None
     return f"sqlite:///{path}"
+
+
+def _record(row: Mapping[Any, Any]) -> Record:
+    figures = json.loads(row["figures"])
+    done, total = figures.pop(_PROGRESS, (0, 0))
+    ends, what = (row["start_us"], row["end_us"]), json.loads(row["what"])
+    return Record(row["inference_id"], row["state"], *ends, what, figures, row["message"], done, total)
 
 
 def _time(microseconds: int | None) -> str:

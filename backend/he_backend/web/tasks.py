@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 import uuid
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,13 +13,14 @@ from typing import Any, Callable, Mapping
 
 import numpy as np
 
-from he_backend.errors import Cancelled, ParameterError
+from he_backend.errors import Cancelled, EngineError, ParameterError
 from he_backend.protocol.failures import failure_of
 from he_backend.web import records
 from he_backend.web.answers import QueueFull
 from he_backend.web.records import Record, Records
 
 MOST_RESULT_BYTES = 256 << 20
+_NOTE_S = 1.0  # between two notes of the progress in the database
 _SHUTDOWN = "the service was shut down"
 
 
@@ -35,16 +37,22 @@ class Outcome:
 class Running:
     """One inference at work: what it reports to, and how it hears that it shall stop."""
 
-    def __init__(self, inference_id: str) -> None:
+    def __init__(self, inference_id: str, note: Callable[[int, int], object] = lambda done, total: None) -> None:
         self.inference_id = inference_id
         self.done, self.total = 0, 0  # rounds, over all chunks of rows
+        self.queued = True
         self.why = ""
+        self._note, self._noted = note, 0.0
         self._stopped = threading.Event()
         self._on_stop: Callable[[], object] | None = None
 
     def progress(self, done: int, total: int) -> None:
-        """How far the work is, in rounds."""
+        """How far the work is, in rounds. Noted in the record from time to time; a database that fails now fails the end, not this."""
         self.done, self.total = done, total
+        if time.monotonic() - self._noted > _NOTE_S:
+            self._noted = time.monotonic()
+            with contextlib.suppress(EngineError):
+                self._note(done, total)
 
     def stopped(self) -> bool:
         """Whether it shall stop."""
@@ -75,6 +83,7 @@ class Tasks:
         self._records, self._most = kept, workers + waiting
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="he-nn-task")
         self._running: dict[str, Running] = {}
+        self._futures: dict[str, Future[Outcome]] = {}
         self._outcomes: OrderedDict[str, Outcome] = OrderedDict()
         self._pending = 0
         self._closed = False
@@ -90,17 +99,18 @@ class Tasks:
     def start(self, what: Mapping[str, Any], work: Callable[[Running], Outcome]) -> tuple[str, Future[Outcome]]:
         """(inference_id, its outcome); the future raises what the work raised, Cancelled when it was stopped."""
         self._enter()
-        running = Running(str(uuid.uuid4()))
+        inference_id = str(uuid.uuid4())
+        running = Running(inference_id, lambda done, total: self._records.progress(inference_id, done, total))
         try:
-            self._records.start(running.inference_id, what)
+            self._records.start(inference_id, what)
         except BaseException:
             self._leave()
             raise
         with self._lock:
-            self._running[running.inference_id] = running
-        future = self._pool.submit(self._work, running, work)
+            self._running[inference_id] = running
+            future = self._futures[inference_id] = self._pool.submit(self._work, running, work)
         future.add_done_callback(self._leave)
-        return running.inference_id, future
+        return inference_id, future
 
     def stop(self, inference_id: str) -> Record:
         """Tells an inference to stop. Raises NotFoundError, or ParameterError when it has ended already."""
@@ -109,7 +119,7 @@ class Tasks:
             running = self._running.get(inference_id)
         if running is None:
             raise ParameterError(f"inference_id: {inference_id} has ended already ({self._records.get(inference_id).state})")
-        running.stop("stopped on request")
+        self._stop(running, "stopped on request")
         return record
 
     def get(self, inference_id: str) -> dict[str, Any]:
@@ -119,9 +129,9 @@ class Tasks:
             outcome = self._outcomes.get(inference_id)
         return {**shown, "outcome": outcome}
 
-    def list(self) -> list[dict[str, Any]]:
-        """The records of all inferences, newest first."""
-        return [self._shown(record) for record in self._records.list()]
+    def list(self, most: int = records.MOST_LISTED) -> list[dict[str, Any]]:
+        """The records of the newest `most` inferences, newest first."""
+        return [self._shown(record) for record in self._records.list(most)]
 
     def figures(self) -> dict[str, int]:
         """How busy it is."""
@@ -134,15 +144,25 @@ class Tasks:
             self._closed = True
             running = list(self._running.values())
         for one in running:
-            one.stop(_SHUTDOWN)
+            self._stop(one, _SHUTDOWN)
         self._pool.shutdown(wait=True)
         self._records.close()
 
+    def _stop(self, running: Running, why: str) -> None:
+        """What works is told; what still waits for its turn ends here."""
+        running.stop(why)
+        with self._lock:
+            future = self._futures.get(running.inference_id)
+        if future is not None and future.cancel():
+            self._end(running, None, Cancelled(why))
+
     def _work(self, running: Running, work: Callable[[Running], Outcome]) -> Outcome:
+        running.queued = False
         try:
             if running.stopped():
                 raise Cancelled(running.why)
             outcome = work(running)
+            running.done = running.total
         except BaseException as problem:
             self._end(running, None, problem)
             if running.stopped():
@@ -162,10 +182,11 @@ class Tasks:
             failure = failure_of(problem)
             end = (records.FAILED, {"error": failure.kind}, failure.message)
         try:
-            self._records.end(running.inference_id, *end)
+            self._records.end(running.inference_id, *end, (running.done, running.total))
         finally:
             with self._lock:
                 self._running.pop(running.inference_id, None)
+                self._futures.pop(running.inference_id, None)
 
     def _keep(self, inference_id: str, outcome: Outcome) -> None:
         with self._lock:
@@ -176,13 +197,10 @@ class Tasks:
     def _shown(self, record: Record) -> dict[str, Any]:
         with self._lock:
             running = self._running.get(record.inference_id)
-        if running is not None:
-            percent = 100.0 * running.done / running.total if running.total else 0.0
-            rounds = {"rounds_done": running.done, "rounds": running.total}
-        else:
-            percent = 100.0 if record.state == records.FINISHED else 0.0
-            rounds = {}
-        return {**record.to_dict(), "progress": round(percent, 1), **rounds}
+        done, total = (record.rounds_done, record.rounds) if running is None else (running.done, running.total)
+        percent = 100.0 if record.state == records.FINISHED else 100.0 * done / total if total else 0.0
+        queued = running is not None and running.queued
+        return {**record.to_dict(), "progress": round(percent, 1), "rounds_done": done, "rounds": total, "queued": queued}
 
     def _enter(self) -> None:
         with self._lock:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any, Callable, Mapping
 
 from he_backend.access.callers import Caller
 from he_backend.errors import Cancelled, NotFoundError
+from he_backend.web.answers import QueueFull
 from he_backend.web.callers import current_caller
 from he_backend.web.metrics import Metrics
 from he_backend.web.records import MOST_LISTED, STOPPED
@@ -21,17 +22,26 @@ _log = logging.getLogger(__name__)
 Work = Callable[[Running], Outcome]
 
 
-@dataclass(frozen=True)
 class TaskWatch:
-    """An inference may work for `task_seconds` (None: without end). `metrics` count the ends."""
+    """An inference may work for `task_seconds` (None: without end), and one caller may have `per_caller` of them, waiting ones and
+    evaluations included, at a time (None: as many as the queue takes). `metrics` count the ends.
+    """
 
-    metrics: Metrics
-    task_seconds: float | None = None
+    def __init__(self, metrics: Metrics, task_seconds: float | None = None, per_caller: int | None = None) -> None:
+        self.metrics, self._task_seconds, self._per_caller = metrics, task_seconds, per_caller
+        self._callers: Counter[str] = Counter()
+        self._lock = threading.Lock()
 
     def start(self, tasks: Tasks, what: Mapping[str, Any], work: Work) -> tuple[str, Future[Outcome]]:
         """Starts an inference of the current caller; its id and its outcome. After its time it is stopped as on request."""
         caller, started = current_caller(), time.perf_counter()
-        inference_id, future = tasks.start({**what, CALLER: caller.name}, self._limited(work))
+        self._enter(caller)
+        try:
+            inference_id, future = tasks.start({**what, CALLER: caller.name}, self._limited(work))
+        except BaseException:
+            self._leave(caller)
+            raise
+        future.add_done_callback(lambda _: self._leave(caller))
         about = {"task_id": inference_id, "caller": caller.name, "model": what["model_name"]}
         _log.info("inference started", extra={**about, "rows": what["inference_size"]})
 
@@ -43,8 +53,31 @@ class TaskWatch:
         future.add_done_callback(ended)
         return inference_id, future
 
+    def run(self, tasks: Tasks, work: Callable[[], Any]) -> Future[Any]:
+        """Work of the current caller without a record, in its turn."""
+        caller = current_caller()
+        self._enter(caller)
+        try:
+            future = tasks.run(work)
+        except BaseException:
+            self._leave(caller)
+            raise
+        future.add_done_callback(lambda _: self._leave(caller))
+        return future
+
+    def _enter(self, caller: Caller) -> None:
+        with self._lock:
+            if self._per_caller is not None and self._callers[caller.name] >= self._per_caller:
+                raise QueueFull(f"token {caller.name!r} has {self._per_caller} at work or waiting already; ask again when one has ended")
+            self._callers[caller.name] += 1
+
+    def _leave(self, caller: Caller) -> None:
+        with self._lock:
+            self._callers[caller.name] -= 1
+            self._callers += Counter()  # forgets those that have none
+
     def _limited(self, work: Work) -> Work:
-        limit = self.task_seconds
+        limit = self._task_seconds
         if limit is None:
             return work
 

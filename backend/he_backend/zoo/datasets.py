@@ -4,54 +4,32 @@ from __future__ import annotations
 
 import gzip
 import logging
-import os
 import struct
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Mapping
 
 import numpy as np
 
-from he_backend.errors import InputError, NotFoundError, ParameterError
+from he_backend.errors import EngineError, InputError, NotFoundError, ParameterError
+from he_backend.zoo.cifar10 import cifar10
+from he_backend.zoo.data_files import data_file, data_folder
+from he_backend.zoo.dataset import DataSet
+from he_backend.zoo.sentences import sst2, trec
+
+__all__ = ["LOADERS", "DataSet", "data_folder", "digits", "load", "mnist", "read_idx"]
 
 logger = logging.getLogger(__name__)
 
 MNIST_SOURCE = "https://ossci-datasets.s3.amazonaws.com/mnist/ (LeCun, Cortes and Burges)"
 
 
-@dataclass(frozen=True)
-class DataSet:
-    """Labelled images, scaled to [0, 1]."""
-
-    name: str
-    classes: int
-    train_x: np.ndarray  # float32 [train rows, 1, height, width]
-    train_y: np.ndarray  # int64 [train rows]
-    test_x: np.ndarray  # float32 [test rows, 1, height, width]
-    test_y: np.ndarray  # int64 [test rows]
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """Shape of one row: (channels, height, width)."""
-        return self.test_x.shape[1:]
-
-
-def data_folder() -> Path | None:
-    """The folder that $HE_NN_DATA names; without it, ../shared/data beside the checkout when that exists; else None."""
-    named = os.environ.get("HE_NN_DATA")
-    if named:
-        return Path(named)
-    beside = Path(__file__).resolve().parents[4] / "shared" / "data"
-    return beside if beside.is_dir() else None
-
-
-def digits() -> DataSet:
+def digits(folder: Path | None = None, train: bool = True) -> DataSet:
     """scikit-learn's 1797 digits of 8x8 pixels; 653 of them held out.
 
     A row is a test row when its index modulo 11 is 1, 4, 7 or 10. The split needs no random numbers, so it is the same under every
     version of numpy, and 11 shares no factor with the period 10 in which the first labels repeat, so all classes are in both parts.
-    The writers of test rows also wrote training rows.
+    The writers of test rows also wrote training rows. Both arguments are those of other data sets, and mean nothing here.
     """
     from sklearn.datasets import load_digits
 
@@ -62,18 +40,19 @@ def digits() -> DataSet:
     return DataSet("digits", 10, images[~test], labels[~test], images[test], labels[test])
 
 
-def mnist(folder: Path | None = None) -> DataSet:
+def mnist(folder: Path | None = None, train: bool = True) -> DataSet:
     """MNIST's 60000 training and 10000 test digits of 28x28 pixels, from the four idx.gz files in FOLDER/mnist.
 
     Args:
         folder: where the data sets are; by default `data_folder()`.
+        train: without it the training rows are left empty.
 
     Raises:
         NotFoundError: a file is missing; the message names it and where it is published.
         InputError: a file is not what its name says.
     """
-    parts = {}
-    for part in ("train", "t10k"):
+    parts = {"train": (np.zeros((0, 1, 28, 28), np.float32), np.zeros(0, np.int64))}
+    for part in ("train", "t10k") if train else ("t10k",):
         images = read_idx(_mnist_file(folder, f"{part}-images-idx3-ubyte.gz"), rank=3)
         labels = read_idx(_mnist_file(folder, f"{part}-labels-idx1-ubyte.gz"), rank=1)
         if len(images) != len(labels) or images.shape[1:] != (28, 28):
@@ -82,22 +61,27 @@ def mnist(folder: Path | None = None) -> DataSet:
     return DataSet("mnist", 10, *parts["train"], *parts["t10k"])
 
 
-def load(name: str) -> DataSet:
-    """The data set of that name; 'auto' is MNIST where its files are, otherwise digits, with one line in the log that says why.
+def load(name: str, auto: tuple[str, ...] = ("mnist",), train: bool = True) -> DataSet:
+    """The data set of that name.
+
+    Args:
+        name: of `LOADERS`, or 'auto': the first of `auto` whose files are there, otherwise digits, with one line in the log that says why.
+        train: without it the training rows may be left empty.
 
     Raises:
         ParameterError: no data set has that name.
         NotFoundError: its files are missing.
     """
-    if name == "auto":
+    if name != "auto":
+        if name not in LOADERS:
+            raise ParameterError(f"data set '{name}' is not known: take one of {', '.join([*LOADERS, 'auto'])}")
+        return LOADERS[name](train=train)
+    for preferred in auto:
         try:
-            return mnist()
-        except NotFoundError as missing:
+            return LOADERS[preferred](train=train)
+        except (NotFoundError, EngineError) as missing:
             logger.warning("%s; using digits instead", missing)
-            return digits()
-    if name not in LOADERS:
-        raise ParameterError(f"data set '{name}' is not known: take one of {', '.join([*LOADERS, 'auto'])}")
-    return LOADERS[name]()
+    return digits()
 
 
 def read_idx(path: Path, rank: int) -> np.ndarray:
@@ -122,11 +106,7 @@ def read_idx(path: Path, rank: int) -> np.ndarray:
 
 
 def _mnist_file(folder: Path | None, name: str) -> Path:
-    root = folder or data_folder()
-    path = (root or Path("$HE_NN_DATA")) / "mnist" / name
-    if root is None or not path.is_file():
-        raise NotFoundError(f"missing {path}, published at {MNIST_SOURCE}; set HE_NN_DATA to the folder that holds mnist/")
-    return path
+    return data_file(folder, "mnist", name, MNIST_SOURCE)
 
 
-LOADERS: Mapping[str, Callable[[], DataSet]] = {"digits": digits, "mnist": mnist}
+LOADERS: Mapping[str, Callable[..., DataSet]] = {"digits": digits, "mnist": mnist, "cifar10": cifar10, "trec": trec, "sst2": sst2}

@@ -1,4 +1,4 @@
-"""A network of the zoo on disk: NAME.onnx, and NAME.json that says what it is and how to make it again."""
+"""A network of the zoo on disk: NAME.onnx, NAME.json that says what it is and how to make it again, and NAME.png, its training curve."""
 
 from __future__ import annotations
 
@@ -30,11 +30,33 @@ def save(result: TrainResult, folder: Path) -> Path:
         "seed": result.seed,
         "epochs": len(result.curve),
         "reproduce": f"{command} --epochs {len(result.curve)} --seed {result.seed}",
-        "curve": [asdict(point) for point in result.curve],
     }
+    if result.embeddings:
+        record["embeddings"] = result.embeddings
+    record["curve"] = [asdict(point) for point in result.curve]
     model.write_bytes(result.onnx)
     model.with_suffix(".json").write_text(_json_with_one_line_per_epoch(record), encoding="utf-8")
     return model
+
+
+def draw_curve(result: TrainResult, path: Path) -> bool:
+    """Draws loss and accuracy by epoch to a PNG; False, and no file, where matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    epochs = [point.epoch for point in result.curve]
+    left = figure.subplots()
+    left.plot(epochs, [point.loss for point in result.curve], color="tab:blue")
+    left.set_xlabel("epoch")
+    left.set_ylabel("cross-entropy of training rows", color="tab:blue")
+    right = left.twinx()
+    right.plot(epochs, [100 * point.test_acc for point in result.curve], color="tab:orange")
+    right.set_ylabel(f"accuracy on {result.test_rows} held-out rows (%)", color="tab:orange")
+    left.set_title(f"{result.model_type} on {result.dataset}, seed {result.seed}: {result.test_acc:.2%}")
+    figure.savefig(path, dpi=120)
+    return True
 
 
 def _json_with_one_line_per_epoch(record: dict) -> str:

@@ -1,0 +1,155 @@
+"""he_nn_setup.sh's commands: install (the default), --dry-run, --check, --uninstall."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from . import packages, placing, provider, record
+from .deployment import Deployment, SetupError, find, inspect
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPONENTS = "he-nn-load, he-nn-eval and he-nn-inference"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Does what the arguments say; the exit status is 0 when it was done."""
+    options = _options(arguments)
+    try:
+        deployment = find(options.python, options.base)
+        print(
+            f"FATE {deployment.version} at {deployment.where}, Python {'.'.join(map(str, deployment.python.version))} "
+            f"({deployment.python.path})",
+            flush=True,
+        )
+        if options.uninstall:
+            return uninstall(deployment)
+        if options.check:
+            return check(deployment)
+        if options.dry_run:
+            return dry_run(deployment, options.provider)
+        return install(deployment, options.provider, options.flow)
+    except SetupError as problem:
+        print(f"he_nn_setup: {problem}", file=sys.stderr)
+        return 1
+
+
+def install(deployment: Deployment, as_provider: bool, flow: str) -> int:
+    """Packages, files, then a look at whether FATE finds the components. Run again, it brings everything up to date."""
+    if as_provider and not deployment.is_fate_1:
+        raise SetupError("--provider is for FATE 1.x; FATE 2.2 finds the components by itself")
+    known = record.read(deployment)
+    before = known.files.get(deployment.key, [])
+    wanted = placing.planned(deployment, ROOT, as_provider)
+    stale = [path for path in before if Path(path).is_file() and Path(path) not in wanted]
+    placing.refuse_foreign(wanted, before)
+    known.packages = sorted({*known.packages, *packages.install(deployment, ROOT)})
+    known.files[deployment.key] = before  # recorded at once: an interrupted run can be uninstalled too
+    known.save()
+    placing.take_out(stale)
+    placed = placing.place(wanted)
+    known.files[deployment.key] = [path for path in [*before, *placed] if path not in stale]
+    known.files[deployment.key] = list(dict.fromkeys(known.files[deployment.key]))
+    known.save()
+    _import_components(deployment)
+    print(f"installed      {', '.join(known.packages)}")
+    for path in sorted({str(Path(path).parent) for path in map(str, wanted)}):
+        print(f"files in       {path}")
+    if as_provider:
+        address = provider.register(deployment, placing.provider_path(deployment), packages.version_of(ROOT), flow)
+        print(f"FATE Flow at {address} has {COMPONENTS} now, without a restart (provider {provider.NAME})")
+    elif deployment.is_fate_1:
+        print(f"Restart FATE Flow, so that it finds {COMPONENTS}:  bash {deployment.where}/fateflow/bin/service.sh restart")
+    else:
+        print(f"FATE has {COMPONENTS} now; nothing needs a restart")
+    print("Take everything out again with --uninstall; --check tries an encrypted inference.")
+    return 0
+
+
+def dry_run(deployment: Deployment, as_provider: bool) -> int:
+    """Says what install would do; changes nothing."""
+    there = deployment.python.packages
+    wanted = packages.plan(deployment, ROOT)
+    for name, version in sorted(wanted.items()):
+        before = f" (is {there[name]})" if name in there else ""
+        print(f"would install  {name} {version}{before}")
+    print(f"would leave    the {len([name for name in there if name not in wanted])} other packages as they are")
+    for path in placing.planned(deployment, ROOT, as_provider):
+        print(f"would {'replace' if path.exists() else 'write':<8} {path}")
+    print("nothing was changed")
+    return 0
+
+
+def uninstall(deployment: Deployment) -> int:
+    """Removes what install put there, and says what. Models that were registered stay: they are the user's."""
+    known = record.read(deployment)
+    if deployment.key not in known.files:
+        raise SetupError(f"this script has put nothing into {deployment.where}; nothing was changed")
+    for path in placing.take_out(known.files.pop(deployment.key)):
+        print(f"removed        {path}")
+    if known.files:
+        print(f"the packages stay, for {', '.join(known.files)}")
+    else:
+        removed = packages.remove(deployment, known.packages)
+        known.packages = []
+        print(f"removed        {', '.join(removed)}")
+    known.save()
+    if deployment.is_fate_1:
+        print(f"Restart FATE Flow, so that it forgets the components:  bash {deployment.where}/fateflow/bin/service.sh restart")
+    print("Models that were registered stay in $HE_NN_HOME (~/.he_nn).")
+    return 0
+
+
+def check(deployment: Deployment) -> int:
+    """Imports, versions, engine and a two-second encrypted self-test, in FATE's Python."""
+    if packages.NAME not in deployment.python.packages:
+        raise SetupError(f"he-nn is not installed in {deployment.python.prefix}; run this script without --check")
+    _import_components(deployment)
+    print(f"components     {COMPONENTS} are found")
+    return subprocess.run([str(deployment.python.path), "-W", "ignore", "-m", "he_nn.selfcheck"], env=_environment(deployment)).returncode
+
+
+def _import_components(deployment: Deployment) -> None:
+    """Raises SetupError with the reason when FATE would not find the components."""
+    python = str(inspect(str(deployment.python.path)).path)
+    if deployment.is_fate_1:
+        code = (
+            "from he_nn.fate1 import components, params, guest, host; import importlib.util as u; "
+            "u.find_spec('federatedml.components.he_nn') and __import__('federatedml.components.he_nn')"
+        )
+        command = [python, "-W", "ignore", "-c", code]
+    else:
+        command = [python, "-W", "ignore", "-m", "fate.components", "component", "list"]
+    ran = subprocess.run(command, capture_output=True, text=True, env=_environment(deployment))
+    listed = deployment.is_fate_1 or all(name in ran.stdout for name in ("he-nn-load", "he-nn-eval", "he-nn-inference"))
+    if ran.returncode != 0 or not listed:
+        print(ran.stderr[-3000:], file=sys.stderr)
+        raise SetupError("FATE's Python cannot import the components; the reason stands above")
+
+
+def _environment(deployment: Deployment) -> dict:
+    environment = {**os.environ, "PYTHONPATH": ""}
+    if deployment.is_fate_1:
+        assert deployment.base is not None and deployment.federatedml is not None
+        environment.update(PYTHONPATH=str(deployment.federatedml.parent), FATE_PROJECT_BASE=str(deployment.base))
+    return environment
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="he_nn_setup.sh", description="Adds the he-nn components to FATE 1.9 to 1.11 or 2.2.")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--dry-run", action="store_true", help="say what would be installed and placed; change nothing")
+    what.add_argument("--check", action="store_true", help="imports, versions, engine and an encrypted self-test")
+    what.add_argument("--uninstall", action="store_true", help="remove exactly what this script has added")
+    parser.add_argument("--base", default="", help="folder of a FATE 1.x project (default: $FATE_PROJECT_BASE, then the usual places)")
+    parser.add_argument("--python", default="", help="the interpreter that FATE runs in (default: what bin/init_env.sh or fate_flow uses)")
+    parser.add_argument("--provider", action="store_true", help="FATE 1.x: register a component provider; no restart is needed")
+    parser.add_argument("--flow", default="", help="HOST:PORT of FATE Flow, for --provider (default: conf/service_conf.yaml)")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The components of the he-nn provider. Placed by he_nn_setup.sh --provider."""

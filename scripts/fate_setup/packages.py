@@ -1,0 +1,120 @@
+"""What goes into FATE's Python: he-nn and what it needs beside FATE's own packages, none of which is changed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Iterator, Mapping
+
+from .deployment import Deployment, Python, SetupError, inspect
+
+NAME = "he-nn"
+NEEDED_PIP = (22, 2)  # the first that can say what it would do
+PIP_WHEEL = "pip<24.1"  # runs on Python 3.8, and takes the metadata of FATE's older packages
+
+
+def plan(deployment: Deployment, root: Path) -> dict[str, str]:
+    """Name -> version of each package that would be installed, he-nn included. Raises SetupError when FATE's own would have to change."""
+    if not deployment.is_fate_1:
+        return {**{pin.partition("==")[0]: pin.partition("==")[2] for pin in missing_2(deployment, root)}, NAME: version_of(root)}
+    with _pip(deployment.python) as pip, _pins(deployment.python) as pins, tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        _run([*pip, "install", "--dry-run", "--report", str(report), "--quiet", *_constrained(pins), str(root)], "plan")
+        found = json.loads(report.read_text(encoding="utf-8"))["install"]
+    wanted = {_canonical(one["metadata"]["name"]): one["metadata"]["version"] for one in found}
+    wanted[NAME] = version_of(root)
+    return wanted
+
+
+def install(deployment: Deployment, root: Path) -> list[str]:
+    """The names of the packages that were not there before. Raises SetupError when pip fails or a package of FATE's was changed."""
+    before = deployment.python.packages
+    if deployment.is_fate_1:
+        with _pip(deployment.python) as pip, _pins(deployment.python) as pins:
+            if NAME in before:  # the same version may hold other code
+                _run([*pip, "uninstall", "--quiet", "--yes", NAME], "remove the earlier he-nn")
+            _run([*pip, "install", "--quiet", *_constrained(pins), str(root)], "install")
+    else:
+        pip = [str(deployment.python.path), "-m", "pip"]
+        missing = missing_2(deployment, root)
+        if missing:
+            _run([*pip, "install", "--quiet", "--no-deps", *missing], "install")
+        _run([*pip, "install", "--quiet", "--no-deps", "--force-reinstall", str(root)], "install")
+    after = inspect(str(deployment.python.path)).packages
+    changed = [f"{name} {version} -> {after.get(name, 'gone')}" for name, version in before.items() if after.get(name) != version]
+    changed = [text for text in changed if not text.startswith(NAME + " ")]
+    if changed:
+        raise SetupError("packages that were there before have changed: " + ", ".join(changed))
+    return sorted(set(after) - set(before) | {NAME})
+
+
+def remove(deployment: Deployment, names: list[str]) -> list[str]:
+    """Removes packages; gives the names of those that were there."""
+    there = [name for name in names if name in deployment.python.packages]
+    if there:
+        _run([str(deployment.python.path), "-m", "pip", "uninstall", "--quiet", "--yes", *there], "uninstall")
+    return there
+
+
+def missing_2(deployment: Deployment, root: Path) -> list[str]:
+    """The pins of conf/fate-2.2-requirements.txt for he_backend whose packages FATE 2.2's Python lacks."""
+    lines = (root / "conf" / "fate-2.2-requirements.txt").read_text(encoding="utf-8").splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith("# What he_backend needs there"))
+    pins = [line.strip() for line in lines[start:] if "==" in line and not line.startswith("#")]
+    return [pin for pin in pins if _canonical(pin.partition("==")[0]) not in deployment.python.packages]
+
+
+def version_of(root: Path) -> str:
+    """he-nn's version."""
+    text = (root / "backend" / "he_backend" / "version.py").read_text(encoding="utf-8")
+    match = re.search(r"VERSION\s*=\s*[\"']([^\"']+)", text)
+    return match.group(1) if match else ""
+
+
+def _constrained(pins: str) -> list[str]:
+    return ["--prefer-binary", "--constraint", pins]
+
+
+@contextlib.contextmanager
+def _pins(python: Python) -> Iterator[str]:
+    """A constraints file with everything that is installed, so that nothing of it moves."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as stream:
+        stream.writelines(f"{name}=={version}\n" for name, version in python.packages.items() if name not in (NAME, "pip"))
+        stream.flush()
+        yield stream.name
+
+
+@contextlib.contextmanager
+def _pip(python: Python) -> Iterator[list[str]]:
+    """A pip that can plan: the interpreter's own, or a newer one that runs from its wheel and is not installed."""
+    own = [str(python.path), "-m", "pip"]
+    if _numbers(python.packages) >= NEEDED_PIP:
+        yield own
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        _run([*own, "download", "--quiet", "--no-deps", "--dest", folder, PIP_WHEEL], "fetch a newer pip")
+        wheel = next(Path(folder).glob("pip-*.whl"))
+        yield [str(python.path), str(wheel / "pip")]
+
+
+def _numbers(packages: Mapping[str, str]) -> tuple:
+    return tuple(int(part) for part in re.findall(r"\d+", packages.get("pip", "0"))[:2])
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _run(command: list[str], what: str) -> None:
+    """Runs pip; what it says goes to the terminal only when it fails."""
+    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONPATH": ""}
+    ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    if ran.returncode != 0:
+        print(ran.stdout, file=sys.stderr)
+        raise SetupError(f"pip could not {what}; it says why above. FATE's own packages stay as they are")

@@ -1,0 +1,85 @@
+"""The files that go into a FATE 1.x project, and taking them out again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from .deployment import Deployment, SetupError
+
+FILES = Path(__file__).resolve().parent / "files"
+MARK = "he_nn_setup.sh"  # in the first lines of what we place
+
+
+def planned(deployment: Deployment, root: Path, provider: bool) -> dict[Path, Path]:
+    """Where each file goes -> the file it is a copy of. FATE 2.x needs none."""
+    if not deployment.is_fate_1:
+        return {}
+    assert deployment.federatedml is not None and deployment.base is not None
+    federatedml = deployment.federatedml
+    wanted = {}
+    if provider:
+        place = provider_path(deployment)
+        wanted.update({place / name: FILES / "provider" / name for name in ("__init__.py", "components/__init__.py")})
+        wanted[place / "components" / "components.py"] = FILES / "provider" / "components" / "components.py"
+        wanted[place / "components" / "he_nn.py"] = FILES / "he_nn.py"
+    else:
+        wanted[federatedml / "components" / "he_nn.py"] = FILES / "he_nn.py"
+    for path in sorted((FILES / "unit").rglob("*.py")):
+        wanted[federatedml / "he_nn" / path.relative_to(FILES / "unit")] = path
+    examples = examples_path(deployment)
+    for path in sorted((root / "dsl_examples").iterdir()):
+        if path.is_file():
+            wanted[examples / path.name] = path
+    return wanted
+
+
+def examples_path(deployment: Deployment) -> Path:
+    """The folder of our examples among FATE's."""
+    assert deployment.base is not None
+    for place in ("examples/dsl/v2", "fate/examples/dsl/v2"):
+        if (deployment.base / place).is_dir():
+            return deployment.base / place / "he_nn"
+    return deployment.base / "examples" / "he_nn"
+
+
+def provider_path(deployment: Deployment) -> Path:
+    """The provider's package, which FATE wants alone in its parent folder."""
+    assert deployment.base is not None
+    return deployment.base / "he_nn_provider" / "he_nn_components"
+
+
+def refuse_foreign(wanted: dict[Path, Path], ours: list[str]) -> None:
+    """Raises SetupError for a file that is there and was not placed by this script."""
+    for path in wanted:
+        if path.exists() and str(path) not in ours and MARK not in path.read_text(encoding="utf-8", errors="replace")[:400]:
+            raise SetupError(f"{path} is there already and was not placed by this script: move it away first")
+
+
+def place(wanted: dict[Path, Path]) -> list[str]:
+    """Copies; gives the paths of files and new folders, folders first."""
+    made: list[str] = []
+    for path, source in wanted.items():
+        for folder in reversed([parent for parent in path.parents if not parent.exists()]):
+            folder.mkdir()
+            made.append(str(folder))
+        shutil.copyfile(source, path)
+        made.append(str(path))
+    return made
+
+
+def take_out(made: list[str]) -> list[str]:
+    """Removes files, what Python compiled of them, and folders that are then empty; gives what was removed."""
+    removed = []
+    for path in (Path(name) for name in reversed(made)):
+        if path.is_dir():
+            shutil.rmtree(path / "__pycache__", ignore_errors=True)
+            if not any(path.iterdir()):
+                path.rmdir()
+                removed.append(str(path))
+        elif path.exists():
+            path.unlink()
+            removed.append(str(path))
+            for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+                compiled.unlink()
+    return removed

@@ -1,0 +1,1 @@
+"""Part of a stand-in of FATE 1.x; see tests/he_nn/fate1_job.py."""
