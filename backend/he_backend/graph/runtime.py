@@ -22,6 +22,8 @@ def _options(threads: int, level: Any) -> Any:
     options.intra_op_num_threads = max(1, threads)
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
+    # Its threads would otherwise keep turning for a while after each run, on the cores that the next round needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.graph_optimization_level = level
     return options
 
