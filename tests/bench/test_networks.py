@@ -12,13 +12,19 @@ from he_backend.bench.networks.lenet import lenet
 from he_backend.bench.networks.resnet20 import resnet20
 from he_backend.ckks.engines import available
 from he_backend.errors import InputError, NotFoundError
-from he_backend.graph.structure import ConvStructure
-from he_backend.graph.structuring import structure_of
+from he_backend.graph.affine import lower
+from he_backend.inference.structure import find_structure
 
 
 def plain(model, feeds):
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, feeds)[0]
+
+
+def structures(program):
+    """What grid and product packing see of each round."""
+    shapes = program.shapes
+    return [find_structure(lower(segment, shapes), [tuple(shapes[name]) for name in segment.inputs]) for segment in program.segments]
 
 
 def or_skip(make):
@@ -37,7 +43,7 @@ def test_convolutional_networks_have_their_known_size_and_agree_encrypted(make, 
     result = he.infer(program, rows, engine="clear", preset="N11_L1")
 
     assert (program.rounds, program.multiply_adds) == (rounds, multiply_adds)
-    assert all(structure_of(segment) is not None for segment in program.segments)
+    assert not any(structure is None or structure.is_matrix for structure in structures(program))
     assert result.report.bits_of_precision >= result.report.expected_bits
 
 
@@ -47,7 +53,7 @@ def test_bert_tiny_splits_into_ten_rounds_with_known_layers(mask):
     program = he.convert(model)
     assert program.rounds == 10
     assert program.multiply_adds == 29_557_248
-    assert all(structure_of(segment) is not None for segment in program.segments)
+    assert not any(structure is None or structure.is_matrix for structure in structures(program))
     assert max(segment.out_elements for segment in program.segments) == 128 * 512  # what GELU reads comes once
 
 
@@ -119,11 +125,14 @@ def test_mobilenet_reproduces_its_reference_logits():
 
 def test_mobilenet_has_one_convolution_in_every_round_but_the_last():
     program = he.convert(or_skip(mobilenet.mobilenet))
-    layers = [structure_of(segment).single for segment in program.segments]
     assert program.rounds == 52
-    assert all(isinstance(layer, ConvStructure) for layer in layers[:-1])
-    assert layers[0].pads == (0, 0, 1, 1)  # TensorFlow's SAME
-    assert sum(layer.depthwise and layer.group > 1 for layer in layers[:-1]) == 17
+
+    *convolutions, head = structures(program)
+
+    assert not any(structure is None or structure.is_matrix for structure in convolutions)
+    assert (convolutions[0].channels, convolutions[0].positions) == (3 * 4, 113 * 113)  # two phases each way; TensorFlow pads at the end
+    assert sum(len(structure.parts[0].column_channel) > 1 for structure in convolutions) == 17  # depthwise
+    assert head.out_channels == 1000
 
 
 def test_preprocessing_takes_the_middle_and_scales_it():
