@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NATIVE := $(wildcard backend/native/*.cpp backend/native/*.h backend/native/*.hpp backend/native/*.py)
-VECTOR_TESTS := tests/ckks tests/inference tests/client tests/test_secrecy.py tests/test_tiny.py
+VECTOR_TESTS := tests/ckks tests/inference/test_networks.py tests/client tests/test_secrecy.py tests/test_tiny.py
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
