@@ -186,7 +186,7 @@ def test_a_token_file_that_is_damaged_lets_nobody_in(tokens, metrics):
 
 def test_requests_are_logged_by_caller_and_never_with_body_or_token(tokens, metrics, caplog):
     alice, service = tokens.add("alice"), door(tokens, metrics)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="he_backend"):
         ask(service, "/model/say", b'{"word": "private-word"}', token=alice)
         ask(service, "/model/say", b'{"word": "private-word"}', token="hnn_wrong-token")
 
