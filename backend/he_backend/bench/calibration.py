@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from typing import Any, Callable
 
 import numpy as np
 
+from he_backend.bench.primitives import median_seconds
 from he_backend.ckks import sampling, secret, serial
 from he_backend.ckks.engines import read_tensor, ready_map
 from he_backend.ckks.linear import LinearBlock, LinearMap, ShiftedMap
@@ -30,13 +29,7 @@ def measure(threads: int, repeat: int = 9, elements: int = 128) -> dict[str, flo
     polynomials = sampling.expand_masks(ring, sent.seed, 1, 0, elements)
 
     def per_coefficient(work: Callable[[], Any], count: float) -> float:
-        work()
-        seconds = []
-        for _ in range(repeat):
-            started = time.perf_counter()
-            work()
-            seconds.append(time.perf_counter() - started)
-        return statistics.median(seconds) * 1e9 / (count * degree)
+        return median_seconds(work, repeat) * 1e9 / (count * degree)
 
     def applied(made: Any) -> tuple[float, Any]:
         ready = ready_map("native", params, made, 1, _ANSWER_BITS, threads)

@@ -42,14 +42,15 @@ def encrypt_and_decrypt(engine: str, preset: str, elements: int, threads: int, r
         "engine": engine,
         "preset": preset,
         "threads": threads,
-        "encrypt_ns": _median_seconds(up, repeat) / values.size * 1e9,
-        "decrypt_ns": _median_seconds(down, repeat) / values.size * 1e9,
+        "encrypt_ns": median_seconds(up, repeat) / values.size * 1e9,
+        "decrypt_ns": median_seconds(down, repeat) / values.size * 1e9,
         "bytes_up": serial.header_of(sent).payload_bytes / values.size,
         "bytes_down": header.payload_bytes / values.size,
     }
 
 
-def _median_seconds(work: Callable[[], None], repeat: int) -> float:
+def median_seconds(work: Callable[[], Any], repeat: int) -> float:
+    """Of `repeat` runs after a first one that does not count."""
     work()
     seconds = []
     for _ in range(repeat):
