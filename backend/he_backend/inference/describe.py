@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Callable, Sequence
 
 from he_backend.ckks.serial import TensorHeader
 from he_backend.inference.plan import ClientPlan, Considered
+from he_backend.inference.schedule import make_schedule
 
 
 @dataclass(frozen=True)
@@ -131,17 +131,17 @@ def size_text(size: float) -> str:
 
 
 def _chunks(plan: ClientPlan, rows: int) -> int:
-    return max(1, math.ceil(rows / plan.chunk_rows()))
+    return make_schedule(plan, rows).chunks(rows)
 
 
 def _round_cost(plan: ClientPlan, index: int, rows: int) -> RoundCost:
-    this, degree = plan.rounds[index], plan.params.ring_degree
+    this, degree, chunk = plan.rounds[index], plan.params.ring_degree, make_schedule(plan, rows).rows
 
     def payload(moduli: tuple[int, ...], count: int, mask: str, width_of: Callable[[int, int], int]) -> int:
         kind = "none" if plan.engine == "clear" else mask
         total = 0
-        for start in range(0, rows, plan.chunk_rows()):
-            part = min(plan.chunk_rows(), rows - start)
+        for start in range(0, rows, chunk):
+            part = min(chunk, rows - start)
             header = TensorHeader(plan.engine, degree, moduli, False, plan.columns(index, part), count, width_of(index, part), kind)
             total += header.payload_bytes
         return total
