@@ -137,6 +137,12 @@ def _chunks(plan: ClientPlan, rows: int) -> int:
 def _round_cost(plan: ClientPlan, index: int, rows: int) -> RoundCost:
     this, degree, chunk = plan.rounds[index], plan.params.ring_degree, make_schedule(plan, rows).rows
 
+    selection = plan.selection(index)
+
+    def returned(index: int, part: int) -> int:
+        width = plan.answer_width(index, part)
+        return selection.width(plan.columns(index, part), width) if selection else width
+
     def payload(moduli: tuple[int, ...], count: int, mask: str, width_of: Callable[[int, int], int]) -> int:
         kind = "none" if plan.engine == "clear" else mask
         total = 0
@@ -160,7 +166,7 @@ def _round_cost(plan: ClientPlan, index: int, rows: int) -> RoundCost:
         this.expected_bits,
         this.multiplications * rows,
         payload(plan.sent_moduli(index), plan.in_count(index), "seed", plan.sent_width),
-        payload(plan.answer_moduli(index), plan.out_count(index), "array", plan.answer_width),
+        payload(plan.answer_moduli(index), plan.out_count(index), "array", returned),
     )
 
 

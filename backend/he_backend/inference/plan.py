@@ -27,6 +27,7 @@ from he_backend.inference.grid import GridLayout, lay_out_grid
 from he_backend.inference.packing import ScaleRuns
 from he_backend.inference.product import ProductLayout, lay_out
 from he_backend.inference.quantise import LARGEST_SCALED, Noise, QuantisedMap, Statistics, best_width, quantise, relative_error, statistics
+from he_backend.inference.selection import Selection
 from he_backend.inference.structure import Structure, find_structure
 
 PACKINGS = ("batch", "grid", "product")
@@ -136,9 +137,14 @@ class ClientPlan:
         return degree if layout or self.engine == "seal" or self.columns(index, rows) > 1 else rows
 
     def answer_width(self, index: int, rows: int) -> int:
-        """Coefficients of each polynomial that comes back."""
+        """Coefficients of each polynomial that the server computes for an answer."""
         layout = self.rounds[index].layout
         return layout.width if isinstance(layout, ProductLayout) else self.sent_width(index, rows)
+
+    def selection(self, index: int) -> Selection | None:
+        """Which of an answer's coefficients come back; None: all."""
+        layout = self.rounds[index].layout
+        return Selection(layout, self.params.ring_degree) if layout else None
 
     def out_elements(self, index: int) -> int:
         """Values of a row that round `index` receives."""
