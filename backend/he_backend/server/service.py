@@ -21,7 +21,8 @@ from he_backend.ckks.engines import ReadyMap, available, check_engine, read_tens
 from he_backend.ckks.params import PRESETS, check_params
 from he_backend.errors import EngineError, NotFoundError, NotPermitted, ProtocolError
 from he_backend.inference.cost import Costs, costs_path, load_costs
-from he_backend.inference.plan import PlanSpec, ServerPlan, make_plan, rows_class
+from he_backend.inference.plan import PlanSpec, ServerPlan, rows_class
+from he_backend.inference.planner import make_plan
 from he_backend.inference.probe import ANSWER_BITS, probe_map
 from he_backend.inference.selection import Selection
 from he_backend.inference.wire import plan_digest, plan_to_bytes
@@ -172,8 +173,9 @@ class CipherService:
             request.options.get("preset_name", "custom"),
             self._allow_insecure,
             self._costs,
+            request.options.get("minimise", "latency"),
         )
-        what = [spec.model, spec.engine, spec.preset, spec.packing, spec.bits, spec.preset_name, rows_class(spec.rows)]
+        what = [spec.goal, spec.model, spec.engine, spec.preset, spec.packing, spec.bits, spec.preset_name, rows_class(spec.rows)]
         key = json.dumps(what, sort_keys=True)
         with self._lock:
             if key not in self._plans:
