@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from typing import Callable, NamedTuple, Sequence
+from typing import Callable, Mapping, NamedTuple, Sequence
 
 import numpy as np
 
@@ -68,24 +67,18 @@ def make_plan(program: Program, model_id: str, model_name: str, spec: PlanSpec) 
         raise EngineError(
             f"packing {spec.packing!r} needs engine {' or '.join(COEFFICIENT_ENGINES)}, not {spec.engine!r}; take packing auto or batch"
         )
-    affines = [lower(segment, program.shapes) for segment in program.segments]
-    stats = [statistics(affine) for affine in affines]
-    margin = step_margin(program)
-    due = spec.bits + margin
-    structures = [_structure(segment, affine, program, spec) for segment, affine in zip(program.segments, affines)]
-    rows = rows_class(spec.rows)
-
-    @functools.lru_cache(maxsize=None)
-    def every_option(degree: int) -> list[list[Option]]:
-        return [all_options(*parts, degree, spec.engine, rows, spec.costs) for parts in zip(affines, structures, stats)]
+    due = spec.bits + step_margin(program)
+    params = None if spec.preset == "auto" else check_params(spec.preset, spec.preset_name, spec.allow_insecure)
+    degrees = tuple(AUTO_LADDER) if params is None else (params.ring_degree,)
+    # What is known of each element is dropped here and found again below: of a large network it takes more memory than the whole plan.
+    surveys = [_survey(segment, program, spec, degrees) for segment in program.segments]
+    stats = [survey.stats for survey in surveys]
 
     def options_at(degree: int, prime_bits: int) -> list[tuple[Option, ...]]:
-        return [worth_taking(every, spec.packing, spec.goal, prime_bits) for every in every_option(degree)]
+        return [worth_taking(survey.options[degree], spec.packing, spec.goal, prime_bits) for survey in surveys]
 
-    if spec.preset == "auto":
+    if params is None:
         params = _auto_params(stats, options_at, spec, due)
-    else:
-        params = check_params(spec.preset, spec.preset_name, spec.allow_insecure)
     prime_bits = _prime_bits(params)
     packings, choices = _choose_within(stats, options_at(params.ring_degree, prime_bits), params, spec, due)
     rounds: list[RoundPlan] = []
@@ -95,9 +88,9 @@ def make_plan(program: Program, model_id: str, model_name: str, spec: PlanSpec) 
     kind = traits(spec.engine, params)
     answers = choose_answers(stats, packings, choices, params, kind, due)
     ways = [_Way(*way) for way in zip(packings, choices, answers)]
-    for segment, affine, stat, structure, way in zip(program.segments, affines, stats, structures, ways):
+    for segment, stat, way in zip(program.segments, stats, ways):
         shapes.update({name: tuple(program.shapes[name]) for name in segment.inputs + segment.outputs})
-        this, linear, error = _plan_round(segment, affine, stat, structure, way, params, spec)
+        this, linear, error = _plan_round(segment, program, stat, way, params, spec)
         rounds.append(this)
         maps.append(linear)
         squares += error**2
@@ -111,11 +104,25 @@ def make_plan(program: Program, model_id: str, model_name: str, spec: PlanSpec) 
         shapes,
         tuple(rounds),
         program.steps,
-        promise(squares) - margin,
+        promise(squares) - step_margin(program),
         program.public_constants,
     )
-    considered = tuple(_considered(every, prime_bits) for every in every_option(params.ring_degree))
+    considered = tuple(_considered(survey.options[params.ring_degree], prime_bits) for survey in surveys)
     return ServerPlan(client, tuple(maps), considered)
+
+
+class _Survey(NamedTuple):
+    """What choices are made by: statistics of a round's weights, and the options at each ring degree."""
+
+    stats: Sequence[Statistics]
+    options: Mapping[int, Sequence[Option]]
+
+
+def _survey(segment: Segment, program: Program, spec: PlanSpec, degrees: Sequence[int]) -> _Survey:
+    affine = lower(segment, program.shapes)
+    stats, structure = statistics(affine), _structure(segment, affine, program, spec)
+    rows = rows_class(spec.rows)
+    return _Survey(stats, {degree: all_options(affine, structure, stats, degree, spec.engine, rows, spec.costs) for degree in degrees})
 
 
 def _considered(every: Sequence[Option], prime_bits: int) -> tuple[tuple[str, float], ...]:
@@ -231,27 +238,23 @@ class _Way(NamedTuple):
 
 
 def _plan_round(
-    segment: Segment,
-    affine: AffineMap,
-    stats: Sequence[Statistics],
-    structure: Structure | None,
-    way: _Way,
-    params: Params,
-    spec: PlanSpec,
+    segment: Segment, program: Program, stats: Sequence[Statistics], way: _Way, params: Params, spec: PlanSpec
 ) -> tuple[RoundPlan, RoundMap, float]:
     """One round, its integer map, and the relative error to expect."""
     kind = traits(spec.engine, params)
     (level, width, _), (answer_bits, error) = way.choice, way.answer
     modulus = math.prod(params.moduli[:level])
+    affine = lower(segment, program.shapes)
+    structure = None if way.packing is BATCH else _structure(segment, affine, program, spec)
     map_ = quantise(affine, width)
 
     def in_batches() -> tuple[RoundPlan, RoundMap, float]:
         answer = choose_answer(stats, BATCH, way.choice, params, kind, promise(error**2))
-        return _plan_round(segment, affine, stats, None, _Way(BATCH, way.choice, answer), params, spec)
+        return _plan_round(segment, program, stats, _Way(BATCH, way.choice, answer), params, spec)
 
     linear: RoundMap = map_.linear
     layout: Layout | None = None
-    if structure is not None and way.packing is not BATCH:
+    if structure is not None:
         laid = _lay_out(structure, way.packing, map_)
         if laid is None:
             return in_batches()
