@@ -16,8 +16,8 @@ from he_backend.inference.structure import Structure
 _PRIME_BITS = 54  # of the prime that estimates are made for
 _SENT_BYTES, _ANSWER_BYTES = _PRIME_BITS / 8, 2.75  # a coefficient
 _DIGIT_BITS = 15  # of the engine's scalar multiplications
-# Products of fewer primes' worth of transformed weights are kept.
-MAX_WEIGHT_BYTES = 1 << 29
+# Products of fewer primes' worth of transformed weights are kept: in memory as far as there is room, in files beyond.
+MAX_WEIGHT_BYTES = 1 << 32
 
 
 @dataclass(frozen=True)
