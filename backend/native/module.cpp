@@ -133,6 +133,17 @@ Layout layout_of(const Secrets& secrets, const py::array& values, std::size_t li
     return layout;
 }
 
+Selection selection_of(const Array<i32>& index, std::size_t columns, std::size_t count, std::size_t n) {
+    require(index.ndim() == 3 && (extent(index, 0) == 1 || extent(index, 0) == columns) && (extent(index, 1) == 1 || extent(index, 1) == count) &&
+                extent(index, 2) >= 1,
+            "index must be [columns or 1, count or 1, kept]");
+    const i32* positions = index.data();
+    require(std::all_of(positions, positions + index.size(), [n](i32 at) { return at >= -1 && at < static_cast<i64>(n); }),
+            "a position lies outside the row");
+    const std::size_t kept = extent(index, 2);
+    return {positions, extent(index, 0) == 1 ? 0 : extent(index, 1) * kept, extent(index, 1) == 1 ? 0 : kept, kept};
+}
+
 std::vector<u64> moduli_of(const Ring& ring, std::size_t limbs) {
     std::vector<u64> moduli;
     for (std::size_t l = 0; l < limbs; ++l) moduli.push_back(ring.fields()[l].q);
@@ -158,8 +169,12 @@ bool encrypt_py(const Secrets& secrets, py::array values, double scale, double l
 }
 
 void decrypt_py(const Secrets& secrets, Array<u64> body, bool body_packed, Array<u64> mask, bool mask_packed, Array<double> factors, py::array values,
-                std::size_t limbs, std::size_t width, std::size_t start, std::size_t stop, int threads) {
-    const Layout layout = layout_of(secrets, values, limbs, width, start, stop);
+                std::size_t limbs, std::size_t width, std::size_t start, std::size_t stop, int threads, Array<i32> index) {
+    Layout layout = layout_of(secrets, values, limbs, width, start, stop);
+    if (index.size()) {
+        layout.kept = selection_of(index, secrets.columns(), extent(values, 0), secrets.ring().n());
+        require(limbs == 1 && layout.kept.kept == width, "the index has another width than the bodies");
+    }
     require(values.writeable(), "an output array is read-only");
     const Reals<void> reals = reals_of<void>(values, values.mutable_data());
     const std::size_t count = extent(values, 0), columns = secrets.columns(), n = secrets.ring().n();
@@ -327,24 +342,18 @@ void pack_py(Array<u64> values, int bits, Array<u64> words, const std::string& l
     pack_rows(kernels, value, word, rows, n, bits, threads, forward);
 }
 
-// Packed rows [count, columns] of n values <-> those that index [columns or 1, count or 1, kept] names; -1 names none.
+// Packed rows [count, columns] of n values -> those that index [columns or 1, count or 1, kept] names; -1 names none.
 void pick_py(Array<u64> in, Array<u64> out, Array<i32> index, std::size_t count, std::size_t columns, std::size_t n, int bits,
-             const std::string& level, int threads, bool forward) {
-    require(bits >= 1 && bits <= 61 && n >= 1 && index.ndim() == 3 && extent(index, 2) >= 1, "an index of three axes is needed");
-    require((extent(index, 0) == 1 || extent(index, 0) == columns) && (extent(index, 1) == 1 || extent(index, 1) == count),
-            "index must be [columns or 1, count or 1, kept]");
-    const std::size_t kept = extent(index, 2), whole = count * columns * ((n * static_cast<std::size_t>(bits) + 63) / 64);
-    const std::size_t picked = count * columns * ((kept * static_cast<std::size_t>(bits) + 63) / 64);
-    require(static_cast<std::size_t>(in.size()) == (forward ? whole : picked), "the input has another size");
-    require(static_cast<std::size_t>(out.size()) == (forward ? picked : whole), "the output has another size");
-    const i32* positions = index.data();
-    require(std::all_of(positions, positions + index.size(), [n](i32 at) { return at >= -1 && at < static_cast<i64>(n); }),
-            "a position lies outside the row");
-    const Selection selection = {positions, extent(index, 0) == 1 ? 0 : extent(index, 1) * kept, extent(index, 1) == 1 ? 0 : kept, kept};
+             const std::string& level, int threads) {
+    require(bits >= 1 && bits <= 61 && n >= 1, "values of 1 to 61 bits can be packed");
+    const Selection selection = selection_of(index, columns, count, n);
+    const std::size_t width = static_cast<std::size_t>(bits), rows = count * columns;
+    require(static_cast<std::size_t>(in.size()) == rows * ((n * width + 63) / 64), "the input has another size");
+    require(static_cast<std::size_t>(out.size()) == rows * ((selection.kept * width + 63) / 64), "the output has another size");
     const Kernels& kernels = select_kernels(level);
     u64* to = writable(out);
     py::gil_scoped_release release;
-    pick_rows(kernels, in.data(), to, count, columns, n, selection, bits, threads, forward);
+    pick_rows(kernels, in.data(), to, count, columns, n, selection, bits, threads);
 }
 
 }  // namespace
@@ -379,7 +388,7 @@ PYBIND11_MODULE(_native, m) {
              py::arg("start"), py::arg("stop"), py::arg("threads"))
         .def("decrypt", &decrypt_py, py::arg("body").noconvert(), py::arg("body_packed"), py::arg("mask").noconvert(),
              py::arg("mask_packed"), py::arg("factors").noconvert(), py::arg("values").noconvert(), py::arg("limbs"), py::arg("width"),
-             py::arg("start"), py::arg("stop"), py::arg("threads"));
+             py::arg("start"), py::arg("stop"), py::arg("threads"), py::arg("index").noconvert());
     py::class_<Linear, std::shared_ptr<Linear>>(m, "Linear")
         .def(py::init(&linear_py), py::arg("ring"), py::arg("limbs"), py::arg("in_count"), py::arg("out_count"), py::arg("blocks"),
              py::arg("elements"), py::arg("shifts"))
@@ -401,7 +410,7 @@ PYBIND11_MODULE(_native, m) {
         "unpack", [](Array<u64> values, int bits, Array<u64> words, const std::string& cpu, int threads) { pack_py(values, bits, words, cpu, threads, false); },
         py::arg("values").noconvert(), py::arg("bits"), py::arg("words").noconvert(), py::arg("cpu"), py::arg("threads"));
     m.def("pick", &pick_py, py::arg("input").noconvert(), py::arg("output").noconvert(), py::arg("index").noconvert(), py::arg("count"),
-          py::arg("columns"), py::arg("values"), py::arg("bits"), py::arg("cpu"), py::arg("threads"), py::arg("forward"));
+          py::arg("columns"), py::arg("values"), py::arg("bits"), py::arg("cpu"), py::arg("threads"));
     m.def("largest", &largest_py, py::arg("values").noconvert(), py::arg("cpu"), py::arg("threads"));
     m.def("uniform", &uniform_py, py::arg("out").noconvert(), py::arg("limb"), py::arg("bytes").noconvert(), py::arg("draws"),
           py::arg("draw_bytes"), py::arg("stride"), py::arg("modulus"));

@@ -150,10 +150,17 @@ class Secrets {
     std::vector<std::size_t> stride_;
 };
 
+// Which of a row's values are kept: index [columns or 1, count or 1, kept] of positions, -1 for none.
+struct Selection {
+    const i32* index;
+    std::size_t column_stride, element_stride, kept;
+};
+
 // Column j holds rows [j * width, (j + 1) * width) of each element, short ones padded with zeros.
 struct Layout {
     std::size_t rows, width, limbs;
     std::size_t start, stop;  // elements to work on
+    Selection kept = {};      // of a body that lacks coefficients, where those of its row lie
 };
 
 // A matrix of float32 or float64 [count, rows] with one stride of 1.

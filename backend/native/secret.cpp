@@ -334,6 +334,7 @@ class Decryption {
                 const W* s = static_cast<const W*>(secrets_.at(column, l));
                 W* t = reinterpret_cast<W*>(scratch.product.data());
                 words.inverse_product(t, reinterpret_cast<const W*>(mask + l * n_), s, s + n_, ntt);
+                if (layout_.kept.index) t = kept(t, reinterpret_cast<W*>(sums), column, element);
                 read_add(words, t, t, body.at(element, l), layout_.width, ntt.q, body.packed);
                 if (layout_.limbs > 1) {
                     words.widen(sums + l * n_, t, here);
@@ -348,6 +349,16 @@ class Decryption {
             recombine_(reals, sums, here, n_, factors_[element]);
             for (std::size_t c = 0; c < here; ++c) out[c] = static_cast<REAL>(reals[c]);
         }
+    }
+
+    // The coefficients that a body has, then zeros up to a whole tile.
+    template <class W>
+    W* kept(const W* from, W* to, std::size_t column, std::size_t element) const {
+        const i32* index = layout_.kept.index + column * layout_.kept.column_stride + element * layout_.kept.element_stride;
+        const std::size_t tiles = (layout_.width + TILE - 1) / TILE * TILE;
+        for (std::size_t k = 0; k < layout_.width; ++k) to[k] = index[k] < 0 ? W{0} : from[index[k]];
+        std::fill(to + layout_.width, to + tiles, W{0});
+        return to;
     }
 
     const Secrets& secrets_;

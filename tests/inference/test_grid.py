@@ -18,6 +18,7 @@ from he_backend.graph.affine import lower
 from he_backend.inference.grid import fits_grid, lay_out_grid
 from he_backend.inference.packing import GridPacker
 from he_backend.inference.quantise import quantise
+from he_backend.inference.selection import Selection
 from he_backend.inference.structure import find_structure
 from tests.graph.networks import NetworkBuilder
 from tests.inference.test_product import CONVOLUTIONS, DEGREE, PARAMS, Branches, dense, layer
@@ -41,7 +42,8 @@ def grid_of(affine, shapes, rows, rng, bits=8):
     tensor = key.encrypt(packer.pack(values, map_.constant), 1.0, 1)
     assert (tensor.columns, tensor.width) == (layout.columns(rows, DEGREE), layout.width(rows, DEGREE))
     answer = ClearEvaluator().affine(tensor, shifted)
-    packed = key.decrypt(answer, packer.scales, packer.count(rows, answer.columns, answer.width), packer.by_rows)
+    answer = Selection(layout, DEGREE).pick(answer)
+    packed = key.decrypt(answer, packer.scales, packer.count(rows, answer.columns, answer.width), packer.by_rows, packer.index(rows))
     got = packer.unpack(packed, rows, [(size,) for size in affine.out_sizes])
     whole = np.concatenate([*values, np.full((rows, 1 if map_.constant else 0), map_.constant)], axis=1)
     return layout, np.concatenate(got, axis=1), apply_blocks(map_.linear, whole.T).T

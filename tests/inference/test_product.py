@@ -22,6 +22,7 @@ from he_backend.inference.packing import ProductPacker
 from he_backend.inference.plan import RoundPlan, safe_scale
 from he_backend.inference.product import blockings, lay_out, spread
 from he_backend.inference.quantise import bias_constant, quantise, statistics
+from he_backend.inference.selection import Selection
 from he_backend.inference.structure import find_structure
 from tests.graph.networks import NetworkBuilder
 
@@ -67,7 +68,8 @@ def product_of(affine, shapes, rows, rng, blocking=None, bits=8):
     key = secret.generate("clear", PARAMS)
     tensor = key.encrypt(packer.pack(values, map_.constant), 1.0, 1)
     answer = clear_product(tensor, product)
-    packed = key.decrypt(answer, packer.scales, packer.count(rows, answer.columns, answer.width))
+    answer = Selection(layout, DEGREE).pick(answer)
+    packed = key.decrypt(answer, packer.scales, packer.count(rows, answer.columns, answer.width), index=packer.index(rows))
     got = packer.unpack(packed, rows, [(size,) for size in affine.out_sizes])
     whole = np.concatenate([*values, np.full((rows, 1 if map_.constant else 0), map_.constant)], axis=1)
     return structure, np.concatenate(got, axis=1), apply_blocks(map_.linear, whole.T).T

@@ -35,7 +35,9 @@ def test_only_what_is_read_is_sent(program, engine, packing, rows):
         if this.layout is None:
             continue
         wanted = task.plan.out_elements(this.index)
-        index = task.selections[this.index].index(answer["columns"], task.plan.answer_width(this.index, rows))
+        width = task.plan.answer_width(this.index, rows)
+        index = task.packers[this.index].index(rows)
+        index = np.arange(width)[None, None] if index is None else index
         named = np.broadcast_to(index, (answer["columns"], answer["count"], index.shape[2]))
         assert answer["width"] == index.shape[2]
         # The last column of a grid has room for more rows than came; nothing else is more than the outputs.

@@ -22,6 +22,7 @@ from he_backend.errors import CapacityError, ParameterError
 _TILE_BYTES = 1 << 21
 _GROUP = 16  # elements that the core works on together
 _MAX_SCALED = float(1 << 61)
+_ALL = np.zeros((1, 1, 0), dtype=np.int32)
 
 Scale = Union[float, np.ndarray]
 
@@ -140,12 +141,14 @@ class ColumnSecrets:
         limbs: int = 1,
         threads: int = 1,
         width: int = 0,
+        index: np.ndarray | None = None,
     ) -> np.ndarray:
         """The same from packed words of bodies and of masks (one column of width N) into out, float32 or float64 [count, rows].
 
         `width`: coefficients that a body has, where that is not as many as the rows tell; the columns must then be full.
+        `index`: which coefficients these are, where they are not the first (int32 [columns or 1, count or 1, width], -1 for none).
         """
-        self._decrypt(body, mask, True, scale, out, limbs, threads, width)
+        self._decrypt(body, mask, True, scale, out, limbs, threads, width, index)
         return out
 
     def _encrypt(
@@ -187,7 +190,16 @@ class ColumnSecrets:
             raise CapacityError("a scaled value is not finite or does not fit half the modulus: take a smaller scale")
 
     def _decrypt(
-        self, body: np.ndarray, mask: np.ndarray, packed: bool, scale: Scale, out: np.ndarray, limbs: int, threads: int, width: int = 0
+        self,
+        body: np.ndarray,
+        mask: np.ndarray,
+        packed: bool,
+        scale: Scale,
+        out: np.ndarray,
+        limbs: int,
+        threads: int,
+        width: int = 0,
+        index: np.ndarray | None = None,
     ) -> None:
         count, rows = out.shape
         if width and rows != width * self.columns:
@@ -198,7 +210,8 @@ class ColumnSecrets:
             raise ParameterError(f"scales of shape {scales.shape} for {count} elements")
         factors = np.ascontiguousarray(np.broadcast_to(1.0 / scales, (count,)))
         try:
-            self._handle.decrypt(body, packed, mask, packed, factors, out, limbs, width, 0, count, threads)
+            kept = _ALL if index is None else index
+            self._handle.decrypt(body, packed, mask, packed, factors, out, limbs, width, 0, count, threads, kept)
         except (TypeError, ValueError) as error:
             raise refusal("ciphertext arrays", error) from None
 

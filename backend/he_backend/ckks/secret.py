@@ -34,10 +34,13 @@ class SecretKey(Protocol):
         """Fresh ciphertexts, in the engine's own form, of round(scale * values) under the first `level` primes."""
         ...
 
-    def decrypt(self, tensor: Any, scale: float | np.ndarray, rows: int, by_rows: bool = True) -> np.ndarray:
+    def decrypt(
+        self, tensor: Any, scale: float | np.ndarray, rows: int, by_rows: bool = True, index: np.ndarray | None = None
+    ) -> np.ndarray:
         """float32 [count, rows]: what the tensor holds, divided by scale: one number, or one for each element.
 
-        by_rows: the array lies row by row in memory (it is a transpose), else element by element.
+        by_rows: the array lies row by row in memory (it is a transpose), else element by element. index: which coefficients the bodies
+        have (ckks.pick), where they are not the first.
         """
         ...
 
@@ -74,7 +77,9 @@ class ClearKey:
         body = np.ascontiguousarray(body.transpose(1, 0, 2, 3))
         return CipherTensor("clear", self._params.ring_degree, (modulus,), False, body)
 
-    def decrypt(self, tensor: CipherTensor, scale: float | np.ndarray, rows: int, by_rows: bool = True) -> np.ndarray:
+    def decrypt(
+        self, tensor: CipherTensor, scale: float | np.ndarray, rows: int, by_rows: bool = True, index: np.ndarray | None = None
+    ) -> np.ndarray:
         """The centered residues divided by scale."""
         signed = centered(tensor.body, tensor.moduli[0])
         values = signed[:, :, 0].transpose(1, 0, 2).reshape(tensor.count, -1)[:, :rows]
@@ -106,7 +111,9 @@ class NativeKey:
         width = secrets.width(rows)
         return PackedTensor("native", self._params.ring_degree, moduli, False, columns, count, width, words, None, seed)
 
-    def decrypt(self, tensor: PackedTensor, scale: float | np.ndarray, rows: int, by_rows: bool = True) -> np.ndarray:
+    def decrypt(
+        self, tensor: PackedTensor, scale: float | np.ndarray, rows: int, by_rows: bool = True, index: np.ndarray | None = None
+    ) -> np.ndarray:
         """The centered coefficients divided by scale, whatever modulus the answer was switched to."""
         if tensor.mask is None:
             raise ProtocolError("an answer came without its mask")
@@ -115,7 +122,7 @@ class NativeKey:
         out = np.empty((rows, tensor.count), dtype=np.float32).T if by_rows else np.empty((tensor.count, rows), dtype=np.float32)
         secrets = self._column_secrets(tensor.columns, ring)
         width = tensor.width if rows == tensor.columns * tensor.width else 0
-        return secrets.decrypt_words(tensor.body, tensor.mask, scale, out, len(tensor.moduli), self._threads, width)
+        return secrets.decrypt_words(tensor.body, tensor.mask, scale, out, len(tensor.moduli), self._threads, width, index)
 
     def _column_secrets(self, columns: int, ring: Ring) -> ColumnSecrets:
         """The secrets of that many columns under a ring's primes."""
@@ -165,7 +172,9 @@ class SealKey:
         moduli = self._seal.params.moduli[:level]
         return CipherTensor("seal", self._seal.params.ring_degree, moduli, True, body, None, b"".join(seeds))
 
-    def decrypt(self, tensor: CipherTensor, scale: float | np.ndarray, rows: int, by_rows: bool = True) -> np.ndarray:
+    def decrypt(
+        self, tensor: CipherTensor, scale: float | np.ndarray, rows: int, by_rows: bool = True, index: np.ndarray | None = None
+    ) -> np.ndarray:
         """Decrypted and decoded slots of each element."""
         out = np.zeros((tensor.count, rows))
         plain = self._seal.api.Plaintext()

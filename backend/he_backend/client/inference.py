@@ -93,8 +93,7 @@ class Client:
         self._probe(session, plan)
         runners = tuple(StepRunner(step, threads=self._threads) for step in plan.steps)
         packers = tuple(make_packer(this.layout, plan.params.ring_degree, this.scales) for this in plan.rounds)
-        selections = tuple(plan.selection(this.index) for this in plan.rounds)
-        return Task(session, plan, runners, packers, selections, self._threads, time.perf_counter() - started)
+        return Task(session, plan, runners, packers, self._threads, time.perf_counter() - started)
 
     def opening(self, model: str, rows: int = 1) -> list[list[bytes]]:
         """The frames of the first calls that `prepare` will make, for a link that carries them together with a call of its own."""

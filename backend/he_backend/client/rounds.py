@@ -24,7 +24,6 @@ from he_backend.graph.steps import StepRunner
 from he_backend.inference.packing import Packer
 from he_backend.inference.plan import ClientPlan, RoundPlan, safe_scale
 from he_backend.inference.schedule import Schedule
-from he_backend.inference.selection import Selection
 from he_backend.protocol.session import ClientSession, Incoming
 from he_backend.protocol.transport import CountingLink, Link
 
@@ -52,7 +51,6 @@ class Task:
     plan: ClientPlan
     steps: tuple[StepRunner, ...]
     packers: tuple[Packer, ...]  # of each round
-    selections: tuple[Selection | None, ...]
     threads: int
     setup_seconds: float
 
@@ -196,11 +194,8 @@ class _Lane:
         self.received[this.index] += after.received_bytes - before.received_bytes
         with self._watch.turn:
             started = time.perf_counter()
-            selection = self._task.selections[this.index]
-            if selection is not None:
-                answer = selection.put_back(answer, plan.answer_width(this.index, rows), self._task.threads)
             scales = scale * plan.answer_scale(this.index) * packer.scales
-            packed = self._key.decrypt(answer, scales, packer.count(rows, answer.columns, answer.width), packer.by_rows)
+            packed = self._key.decrypt(answer, scales, packer.count(rows, answer.columns, answer.width), packer.by_rows, packer.index(rows))
             out = packer.unpack(packed, rows, [plan.shapes[name] for name in this.outputs])
             seconds["decrypt"] += time.perf_counter() - started
         return dict(zip(this.outputs, out))

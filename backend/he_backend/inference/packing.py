@@ -14,6 +14,7 @@ from he_backend.errors import InputError, ProtocolError
 from he_backend.inference.boxes import copy_boxes, expand
 from he_backend.inference.grid import GridLayout
 from he_backend.inference.product import ProductLayout
+from he_backend.inference.selection import Selection
 
 # Scales of a value's elements in order, as (how many, scale): a convolution has one for each channel.
 ScaleRuns = Tuple[Tuple[int, float], ...]
@@ -51,6 +52,10 @@ class BatchPacker:
         """[elements, rows] of the tensors [rows, ...], one after the other, and the constant."""
         return pack_batch(values, constant)
 
+    def index(self, rows: int) -> np.ndarray | None:
+        """Which coefficients of an answer's bodies are sent (ckks.pick); None: all."""
+        return None
+
     def count(self, rows: int, columns: int, width: int) -> int:
         """Values of an answer's polynomial that are decrypted, over all columns."""
         return rows
@@ -66,12 +71,15 @@ class ProductPacker:
     by_rows = False
 
     def __init__(self, layout: ProductLayout, degree: int, scales: Sequence[ScaleRuns]) -> None:
-        self._degree, self._in_count, self._width = degree, layout.in_count, layout.width
+        self._degree, self._in_count, self._computed = degree, layout.in_count, layout.width
+        self._selection = Selection(layout, degree)
+        self._width = self._selection.width(1, layout.width)
         elements, places = expand(layout.sources)
         order = np.argsort(places)
         self._elements, self._places = elements[order], places[order]
         elements, places = expand(layout.targets)
-        self._answers = places[np.argsort(elements)]
+        places = places[np.argsort(elements)]
+        self._polynomial, self._rank = places // degree, self._selection.ranks(places)
         self._inverses = (1.0 / _factors(scales)).astype(np.float32)
         self.scales = np.ones(layout.out_count)
 
@@ -82,16 +90,19 @@ class ProductPacker:
         out[self._places // self._degree, :, self._places % self._degree] = flat[:, self._elements].T
         return out.reshape(self._in_count, -1)
 
+    def index(self, rows: int) -> np.ndarray | None:
+        """Which coefficients of an answer's bodies are sent (ckks.pick); None: all."""
+        return self._selection.index(rows, self._computed)
+
     def count(self, rows: int, columns: int, width: int) -> int:
         """A column for each row. Raises ProtocolError for an answer of another width."""
-        if width != self._width:
-            raise ProtocolError(f"the answer has {width} coefficients where the plan has {self._width}")
+        _check_width(width, self._width)
         return columns * width
 
     def unpack(self, packed: np.ndarray, rows: int, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
-        """The tensors float32 [rows, *shape] in packed float32 [out_count, rows * width]."""
+        """The tensors float32 [rows, *shape] in packed float32 [out_count, rows * kept]."""
         blocks = packed.reshape(len(packed), rows, self._width)
-        found = blocks[self._answers // self._degree, :, self._answers % self._degree]  # [elements, rows]
+        found = blocks[self._polynomial, :, self._rank]  # [elements, rows]
         return _split(found.T * self._inverses, shapes)
 
 
@@ -103,12 +114,16 @@ class GridPacker:
     def __init__(self, layout: GridLayout, degree: int, scales: Sequence[ScaleRuns]) -> None:
         """Raises ProtocolError if outputs of one channel have different scales."""
         self._layout, self._degree, self._step = layout, degree, degree - layout.reach
+        self._selection = Selection(layout, degree)
         elements, places = expand(layout.targets)
-        factors, channel = _factors(scales)[elements], places // layout.positions
+        places = places[np.argsort(elements)]
+        factors, channel = _factors(scales), places // layout.positions
         self.scales = np.ones(layout.out_count)
         self.scales[channel] = factors
         if not np.array_equal(self.scales[channel], factors):
             raise ProtocolError("the plan has outputs of one channel at different scales")
+        order = channel * len(self._selection.wanted) + self._selection.ranks(places)
+        self._order = None if np.array_equal(order, np.arange(len(order))) else order
 
     def pack(self, values: Sequence[np.ndarray], constant: float) -> np.ndarray:
         """[in_count, columns * width] of the tensors [rows, ...] and the constant; zeros where nothing lies."""
@@ -126,23 +141,23 @@ class GridPacker:
             out[:, column, : part.shape[1]] = part
         return out.reshape(layout.in_count, -1)
 
+    def index(self, rows: int) -> np.ndarray | None:
+        """Which coefficients of an answer's bodies are sent (ckks.pick); None: all."""
+        return self._selection.index(self._layout.columns(rows, self._degree), self._layout.width(rows, self._degree))
+
     def count(self, rows: int, columns: int, width: int) -> int:
-        """All columns whole."""
+        """All columns whole. Raises ProtocolError for an answer of another width."""
+        _check_width(width, self._selection.width(columns, self._layout.width(rows, self._degree)))
         return columns * width
 
     def unpack(self, packed: np.ndarray, rows: int, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
-        """The tensors float32 [rows, *shape] in packed float32 [out_count, columns * width]."""
-        layout, columns = self._layout, self._layout.columns(rows, self._degree)
-        if columns > 1:
-            packed = packed.reshape(layout.out_count, columns, -1)[:, :, : self._step].reshape(layout.out_count, -1)
-        length = rows * layout.positions
-        line = np.zeros((layout.out_count, length), dtype=np.float32) if packed.shape[1] < length else packed[:, :length]
-        line[:, : packed.shape[1]] = packed[:, :length]
-        canvas = line.reshape(layout.out_count, rows, layout.positions).transpose(1, 0, 2).reshape(rows, -1)
-        elements = sum(int(np.prod(shape, dtype=np.int64)) for shape in shapes)
-        flat = np.empty((rows, elements), dtype=np.float32)
-        copy_boxes(layout.targets, flat, canvas, back=True)
-        return _split(flat, shapes)
+        """The tensors float32 [rows, *shape] in packed float32 [out_count, columns * kept]."""
+        index, wanted = self.index(rows), len(self._selection.wanted)
+        if index is not None and (index < 0).any():
+            filled = np.broadcast_to(index[:, 0] >= 0, (self._layout.columns(rows, self._degree), index.shape[2])).reshape(-1)
+            packed = packed[:, filled]
+        by_row = packed[:, : rows * wanted].reshape(len(packed), rows, wanted).transpose(1, 0, 2).reshape(rows, -1)
+        return _split(by_row if self._order is None else by_row[:, self._order], shapes)
 
 
 Packer = Union[BatchPacker, ProductPacker, GridPacker]
@@ -153,6 +168,11 @@ def make_packer(layout: ProductLayout | GridLayout | None, degree: int, scales: 
     if layout is None:
         return BatchPacker(scales)
     return GridPacker(layout, degree, scales) if isinstance(layout, GridLayout) else ProductPacker(layout, degree, scales)
+
+
+def _check_width(came: int, due: int) -> None:
+    if came != due:
+        raise ProtocolError(f"the answer has {came} coefficients where the plan has {due}")
 
 
 def _factors(scales: Sequence[ScaleRuns]) -> np.ndarray:

@@ -16,55 +16,60 @@ _KEPT = 8  # indices for different numbers of rows that are remembered
 
 
 class Selection:
-    """The wanted coefficients of a round under grid or product packing. Calls may come from several threads."""
+    """The wanted coefficients of a round under grid or product packing. Calls may come from several threads.
+
+    wanted: the positions of a row (grid). polynomials: int32 [out_count or 1, most] the coefficients of each, then -1 (product).
+    """
 
     def __init__(self, layout: GridLayout | ProductLayout, degree: int) -> None:
         self._layout, self._degree = layout, degree
-        pitch = layout.positions if isinstance(layout, GridLayout) else degree
         _, places = expand(layout.targets)
-        self._wanted = _rows(places // pitch, places % pitch, layout.out_count)
-        self._indices: dict[tuple[int, int], np.ndarray] = {}
+        if isinstance(layout, GridLayout):  # the same positions of all channels
+            self.wanted = np.unique(places % layout.positions)
+        else:
+            self.polynomials = _rows(places // degree, places % degree, layout.out_count)
+        self._indices: dict[tuple[int, int], np.ndarray | None] = {}
         self._lock = threading.Lock()
 
-    def index(self, columns: int, width: int) -> np.ndarray:
-        """int32 [columns or 1, out_count or 1, kept]: positions in bodies of `width` coefficients, -1 beyond the last."""
+    def index(self, columns: int, width: int) -> np.ndarray | None:
+        """int32 [columns or 1, out_count or 1, kept]: positions in bodies of `width` coefficients, -1 beyond the last; None: all."""
         key = (columns, width)
         with self._lock:
             if key not in self._indices:
                 if len(self._indices) == _KEPT:
                     del self._indices[next(iter(self._indices))]
-                self._indices[key] = self._make(columns, width)
+                index = self._make(columns, width)
+                self._indices[key] = None if (index == np.arange(width)[: index.shape[2]]).all() and index.shape[2] == width else index
             return self._indices[key]
 
     def width(self, columns: int, width: int) -> int:
         """Coefficients that are sent of bodies of `width` coefficients."""
-        return int(self.index(columns, width).shape[2])
+        index = self.index(columns, width)
+        return width if index is None else int(index.shape[2])
 
     def pick(self, answer: CipherTensor | PackedTensor, threads: int = 1) -> CipherTensor | PackedTensor:
         """An answer without the coefficients that nobody reads."""
         index = self.index(answer.columns, answer.width)
-        return answer if index.shape[2] == answer.width else pick.pick(answer, index, threads)
+        return answer if index is None else pick.pick(answer, index, threads)
 
-    def put_back(self, answer: CipherTensor | PackedTensor, width: int, threads: int = 1) -> CipherTensor | PackedTensor:
-        """What was picked from bodies of `width` coefficients, each coefficient in its place. Raises ProtocolError for another size."""
-        index = self.index(answer.columns, width)
-        return answer if index.shape[2] == width == answer.width else pick.put_back(answer, index, width, threads)
+    def ranks(self, places: np.ndarray) -> np.ndarray:
+        """How many wanted coefficients of its polynomial (product) or positions (grid) come before each place of the layout's targets."""
+        if isinstance(self._layout, GridLayout):
+            return np.searchsorted(self.wanted, places % self._layout.positions)
+        every = np.sort(places)
+        return np.searchsorted(every, places) - np.searchsorted(every, places // self._degree * self._degree)
 
     def _make(self, columns: int, width: int) -> np.ndarray:
         layout = self._layout
         if isinstance(layout, ProductLayout):
-            return self._wanted[None]
+            return self.polynomials[None]
         # Column j answers for places j * step to (j + 1) * step of the rows' positions, one row after the other.
         step = width if columns == 1 else self._degree - layout.reach
         rows = -(-columns * step // layout.positions)
-        one = self._wanted[:, None, :] + np.arange(rows)[:, None] * layout.positions
-        every = np.where(self._wanted[:, None, :] < 0, -1, one).reshape(len(self._wanted), -1)
-        channel, at = np.nonzero((every >= 0) & (every < columns * step))
-        place = every[channel, at]
-        owners = len(self._wanted) * columns
-        found = _rows(channel * columns + place // step, place % step, owners)
-        by_channel = np.broadcast_to(found, (owners, found.shape[1])).reshape(len(self._wanted), columns, -1)
-        return np.ascontiguousarray(by_channel.swapaxes(0, 1))
+        place = (np.arange(rows)[:, None] * layout.positions + self.wanted).reshape(-1)
+        place = place[place < columns * step]
+        found = _rows(place // step, place % step, columns)
+        return found[:, None]
 
 
 def _rows(owner: np.ndarray, position: np.ndarray, count: int) -> np.ndarray:
