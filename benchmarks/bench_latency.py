@@ -8,13 +8,17 @@ BERT-tiny takes its weights from $HE_NN_DATA (docs/networks.md) and is left out 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import statistics
+import sys
 import time
+from pathlib import Path
 from typing import Any, Callable
 
 import numpy as np
 import onnx
+
+sys.path.insert(0, str(Path(__file__).parent))
+from served import served
 
 import he_backend as he
 from he_backend import zoo
@@ -24,8 +28,6 @@ from he_backend.client.inference import Client
 from he_backend.client.report import compare
 from he_backend.errors import HeError
 from he_backend.graph import Reference
-from he_backend.server.models import OneModel
-from he_backend.server.serving import Server
 
 # Name: network, seconds of the original service for a row (Xeon Gold 5218), milliseconds aimed at.
 NETWORKS: dict[str, tuple[Callable[[], Any], str, int]] = {
@@ -58,12 +60,8 @@ def main() -> None:
 def _line(name: str, options: argparse.Namespace) -> str:
     make, original, goal = NETWORKS[name]
     model = make()
-    context = multiprocessing.get_context("spawn")
-    port, done = context.Queue(), context.Event()
-    process = context.Process(target=_serve, args=(model.SerializeToString(), port, done), daemon=True)
-    process.start()
-    try:
-        client = Client(f"127.0.0.1:{port.get(timeout=120)}", preset=options.preset, packing=options.packing, bits=options.bits)
+    with served(model) as address:
+        client = Client(address, preset=options.preset, packing=options.packing, bits=options.bits)
         task = client.prepare("latest", 1)
         random = np.random.default_rng(0)
         rows = {spec.name: random.uniform(-1.0, 1.0, (1, *spec.shape)).astype(spec.dtype) for spec in task.plan.inputs}
@@ -73,9 +71,6 @@ def _line(name: str, options: argparse.Namespace) -> str:
             result = client.infer(task, rows)
             results.append((time.perf_counter() - started, result))
         client.close()
-    finally:
-        done.set()
-        process.join(10)
     seconds, best = min(results[2:], key=lambda one: one[0])
     median = statistics.median(one for one, _ in results[2:])
     plain = Reference(he.convert(model), threads=1)
@@ -91,13 +86,6 @@ def _line(name: str, options: argparse.Namespace) -> str:
         f"{compared.bits_of_precision:.1f} bits ({best.report.expected_bits:.1f} promised), plain {1e3 * plain_seconds:.1f} ms"
         f"{'; original ' + original if original else ''}"
     )
-
-
-def _serve(model: bytes, port: Any, done: Any) -> None:
-    handle = Server(models=OneModel(he.convert(onnx.load_from_string(model)))).start("127.0.0.1:0")
-    port.put(handle.port)
-    done.wait()
-    handle.stop(0)
 
 
 if __name__ == "__main__":
