@@ -60,6 +60,13 @@ def credit(flow, home):
     board(flow, job_id, "he_nn_inference_0")
 
 
+def student(flow):
+    """A regression network of the host's, by the conf and dsl of FATE 1.x."""
+    started = time.monotonic()
+    job_id = flow.submit(to_dag(read_job(*(str(EXAMPLES / f"he_nn_student_{part}.json") for part in ("conf", "dsl")))))
+    result("student", flow, job_id, started, ["he_nn_inference_0"], ["he_nn_inference_0"], ["evaluation_0"])
+
+
 def board(flow, job_id, task):
     """What FATE-Board asks FATE Flow about a task, besides the metrics themselves."""
     which = {"job_id": job_id, "role": GUEST[0], "party_id": GUEST[1], "task_name": task}
@@ -183,8 +190,9 @@ def main():
     home, server, client = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     np.save(home / "vehicle.npy", np.loadtxt(home / "vehicle_scale_homo_guest.csv", delimiter=",", skiprows=1)[:60, 2:].astype(np.float32))
     with Standalone(home, {"HE_NN_HOME": str(home)}) as flow:
-        upload(flow, home, ["default_credit_homo_guest", "vehicle_scale_homo_guest"])
+        upload(flow, home, ["default_credit_homo_guest", "vehicle_scale_homo_guest", "student_homo_guest"])
         credit(flow, home)
+        student(flow)
         vehicle(flow)
         services(flow, home, server, client)
         killed(flow, home)

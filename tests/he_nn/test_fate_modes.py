@@ -25,8 +25,10 @@ def home(tmp_path_factory):
     """A FATE home with the guest's tables in it and the host's networks, trained on its own, in its registry."""
     home = tmp_path_factory.mktemp("fate_modes")
     credit_host, _ = fate_tables.credit(home)
+    student_host, _ = fate_tables.student(home)
     (home / "vehicle_scale_homo_guest.csv").write_bytes(fate_tables.table("vehicle_scale_homo_guest").read_bytes())
     add(home, "Credit", read_table(credit_host, "y"), epochs=15)
+    add(home, "Student", read_table(student_host, "y"), task="regression")
     add(home, "Vehicle", read_table(fate_tables.table("vehicle_scale_homo_host"), "y"))
     return home
 
@@ -113,6 +115,21 @@ def test_a_vehicle_is_predicted_by_a_job_of_the_pipeline_api(checks, home):
     summary = metric(check, "he_nn_inference_0", "summary")[0]["data"]
     assert summary["preset"] == "N12_L4" and summary["task"] == "multi" and summary["is_encryption"] is True
     assert evaluated(check)["multi_accuracy"] == pytest.approx(summary["accuracy"])
+
+
+def test_a_students_grade_is_predicted_and_fate_measures_a_regression(checks, home):
+    check = checks["student"]
+    assert check["status"] == "success", check["failures"]
+    rows = uploaded(home, "student_homo_guest")
+    due = plain(home, "Student", rows).reshape(-1)
+    table = {row["id"]: row for row in check["tables"]["he_nn_inference_0"]}
+
+    got = np.array([float(table[row["id"]]["predict_score"]) for row in rows])
+    np.testing.assert_allclose(got, due, atol=0.05)
+    truth = np.array([float(row["y"]) for row in rows])
+    assert evaluated(check)["rmse"] == pytest.approx(np.sqrt(np.mean((got - truth) ** 2)), abs=1e-4)
+    summary = metric(check, "he_nn_inference_0", "summary")[0]["data"]
+    assert summary["task"] == "regression" and evaluated(check)["r2_score"] == pytest.approx(summary["r2"], abs=1e-4)
 
 
 def test_the_board_finds_a_table_and_a_curve(checks):
