@@ -6,24 +6,20 @@ import os
 import re
 import signal
 import time
-from pathlib import Path
 
 from .checks import check, wait_for
 from .flow import GUEST, HOST, Flow, processes_of
 from .tables import MANY
+from .traces import files, no_key
 
 LONG = "he_nn_model_service_inference"  # one component and rows of a file; with server_url '' the host party takes the server's place
 TASK = "he_nn_inference_0"
 MOST_SECONDS = 60
-# A key is thousands of numbers. However it were written down, it would be one of these; what FATE Flow writes is text with blanks.
-LONG_WORD = re.compile(rb"[A-Za-z0-9+/=_-]{1500,}")
-LONG_LIST = re.compile(rb"(?:-?[0-9]+(?:\.[0-9]+)?[,;\s]+){400,}")
-WRITTEN = (".json", ".log", "_pid", "registry.sqlite")
 
 
 def stopped(flow: Flow) -> None:
     """`flow job stop` while ciphertexts are under way."""
-    known = _files(flow.home)
+    known = files(flow.home)
     job_id = _running(flow)
     started = time.monotonic()
     flow.command("job", "stop", "-j", job_id)
@@ -34,7 +30,7 @@ def stopped(flow: Flow) -> None:
 
 def failed(flow: Flow) -> None:
     """The host has no such model: both sides end, and the guest reads why."""
-    known = _files(flow.home)
+    known = files(flow.home)
     started = time.monotonic()
     job_id = flow.start(LONG, server_url="", num_inference=7, model_id="not-there")
     state = flow.end(job_id, MOST_SECONDS)
@@ -46,7 +42,7 @@ def failed(flow: Flow) -> None:
 
 def killed(flow: Flow, role: str) -> None:
     """kill -9 of one party's task while ciphertexts are under way."""
-    known = _files(flow.home)
+    known = files(flow.home)
     job_id = _running(flow)
     victims = processes_of(job_id, role)
     check(bool(victims), f"the {role}'s task runs")
@@ -72,15 +68,6 @@ def told(flow: Flow, job_id: str, role: str = GUEST[0]) -> str:
     return "\n".join(path.read_text(encoding="utf-8", errors="replace") for folder in folders for path in sorted(folder.rglob("INFO.log")))
 
 
-def no_key(flow: Flow, job_id: str, known: set[Path]) -> None:
-    """What the job left in its folders and in HE_NN_HOME is FATE Flow's own text, and nothing in it is as long as a key."""
-    found = [path for folder in flow.folders(job_id) for path in sorted(_files(folder))] + sorted(_files(flow.home) - known)
-    odd = [path.name for path in found if not path.name.endswith(WRITTEN)]
-    long = [path.name for path in found if LONG_WORD.search(path.read_bytes()) or LONG_LIST.search(path.read_bytes())]
-    check(len(found) > 5 and not odd, f"it left {len(found)} files of FATE Flow's own kinds (others: {', '.join(odd[:5]) or 'none'})")
-    check(not long, f"and nothing in them is as long as a key (too long: {', '.join(long[:5]) or 'none'})")
-
-
 def _running(flow: Flow) -> str:
     """The id of a job whose inference has come some way."""
     job_id = flow.start(LONG, server_url="", num_inference=MANY, file_inference="many.npy")
@@ -93,7 +80,3 @@ def _gone(job_id: str, how: str) -> None:
     started = time.monotonic()
     wait_for(lambda: not processes_of(job_id), MOST_SECONDS, f"no process of a {how} job")
     check(True, f"no process of the {how} job is left after {time.monotonic() - started:.0f} s more")
-
-
-def _files(folder: Path) -> set[Path]:
-    return {path for path in folder.rglob("*") if path.is_file()}

@@ -18,12 +18,12 @@ WITHIN = """
 import json, sys
 import numpy as np
 from he_backend import local
+from he_backend.server.models import registered_program
 from he_backend.server.registry import Registry, default_root
 registry = Registry(default_root())
-record = registry.get('latest', 'MLP')
-rows = np.load(sys.argv[1])[: int(sys.argv[2])]
-from he_backend.server.models import registered_program
-print(json.dumps(local.infer(registered_program(registry, record), rows, preset=sys.argv[3]).report.seconds))
+program = registered_program(registry, registry.get('latest', 'MLP'))
+rows = np.load(sys.argv[1])[: int(sys.argv[2])].reshape(-1, *program.inputs[0].shape).astype(program.inputs[0].dtype)
+print(json.dumps(local.infer(program, rows, preset=sys.argv[3]).report.seconds))
 """
 
 

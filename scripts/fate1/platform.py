@@ -69,21 +69,25 @@ def flow_server(found: Any, environment: dict[str, str]) -> Iterator[str]:
     service = found.base / "fateflow" / "bin" / "service.sh"
     host, port = address.split(":")
     running = listens(host, int(port))
-    process = None
+    process, path = None, Path(environment["HE_NN_HOME"]) / "fate_flow.log"
     if running:
         subprocess.run(["bash", str(service), "restart"], env=environment, stdout=subprocess.DEVNULL, check=True)
     else:
         script = next(Path(folder) / "fate_flow" / "fate_flow_server.py" for folder in environment["PYTHONPATH"].split(":")[::-1])
-        log = open(Path(environment["HE_NN_HOME"]) / "fate_flow.log", "wb")  # noqa: SIM115 - the server's for as long as it runs
+        log = open(path, "wb")  # noqa: SIM115 - the server's for as long as it runs
         process = subprocess.Popen(
             [str(found.python.path), str(script)], cwd=str(found.base), env=environment, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        wait_for(lambda: listens(host, int(port)), 120, f"FATE Flow at {address}")
+        wait_for(lambda: listens(host, int(port)) or (process and process.poll() is not None), 120, f"FATE Flow at {address}")
+        if process is not None and process.poll() is not None:
+            print(path.read_text(encoding="utf-8", errors="replace")[-3000:])
+            check(False, f"FATE Flow at {address} starts (its own words stand above)")
         yield address
     finally:
         if process is not None:
-            os.killpg(process.pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):  # it did not start
+                os.killpg(process.pid, signal.SIGTERM)
             process.wait(30)
         else:
             subprocess.run(["bash", str(service), "restart"], stdout=subprocess.DEVNULL, check=False)
