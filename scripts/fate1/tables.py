@@ -46,7 +46,7 @@ class Subject:
 SUBJECTS = (
     Subject("Credit", "default_credit_homo_guest", "default_credit_homo_host_1", 23, 2, 15, 1000),
     Subject("Vehicle", "vehicle_scale_homo_guest", "vehicle_scale_homo_host", 18, 4, 200, 1000),
-    Subject("Student", "student_homo_guest", "student_homo_host", 13, 0, 200, 1000),
+    Subject("Student", "student_homo_guest", "student_homo_host", 13, 0, 50, 1000),
 )
 
 

@@ -28,7 +28,7 @@ def home(tmp_path_factory):
     student_host, _ = fate_tables.student(home)
     (home / "vehicle_scale_homo_guest.csv").write_bytes(fate_tables.table("vehicle_scale_homo_guest").read_bytes())
     add(home, "Credit", read_table(credit_host, "y"), epochs=15)
-    add(home, "Student", read_table(student_host, "y"), task="regression")
+    add(home, "Student", read_table(student_host, "y"), task="regression", epochs=50)
     add(home, "Vehicle", read_table(fate_tables.table("vehicle_scale_homo_host"), "y"))
     return home
 
