@@ -16,7 +16,8 @@ import numpy as np
 
 import he_backend as he
 from he_backend.bench.networks import mobilenet
-from he_backend.client.inference import Client, peak_memory_bytes
+from he_backend.client.inference import Client
+from he_backend.client.rounds import peak_memory_bytes
 from he_backend.errors import HeError
 from he_backend.protocol.transport import MemoryLink
 from he_backend.server.models import OneModel

@@ -8,12 +8,13 @@ from typing import Any, Callable
 
 import numpy as np
 
-from he_backend.client.inference import Client, Progress
+from he_backend.client.inference import Client
 from he_backend.client.report import Result, compare, with_comparison
+from he_backend.client.rounds import Progress
 from he_backend.client.rows import CheckedRows, check_rows
 from he_backend.errors import ParameterError
 from he_backend.graph import Program, Reference, convert
-from he_backend.inference.plan import DEFAULT_MEMORY_BYTES
+from he_backend.inference.schedule import DEFAULT_LANES, DEFAULT_MEMORY_BYTES
 from he_backend.protocol.transport import Link, MemoryLink
 from he_backend.server.models import OneModel
 from he_backend.server.service import CipherService
@@ -59,6 +60,7 @@ def infer(
         memory_bytes=memory_bytes,
         allow_insecure=allow_insecure,
         progress=progress,
+        lanes=DEFAULT_LANES,
     )
     checked = check_rows(rows, program.inputs)
     task = client.prepare("local", len(checked))

@@ -325,6 +325,26 @@ void pack_py(Array<u64> values, int bits, Array<u64> words, const std::string& l
     pack_rows(kernels, value, word, rows, n, bits, threads, forward);
 }
 
+// Packed rows [count, columns] of n values <-> those that index [columns or 1, count or 1, kept] names; -1 names none.
+void pick_py(Array<u64> in, Array<u64> out, Array<i32> index, std::size_t count, std::size_t columns, std::size_t n, int bits,
+             const std::string& level, int threads, bool forward) {
+    require(bits >= 1 && bits <= 61 && n >= 1 && index.ndim() == 3 && extent(index, 2) >= 1, "an index of three axes is needed");
+    require((extent(index, 0) == 1 || extent(index, 0) == columns) && (extent(index, 1) == 1 || extent(index, 1) == count),
+            "index must be [columns or 1, count or 1, kept]");
+    const std::size_t kept = extent(index, 2), whole = count * columns * ((n * static_cast<std::size_t>(bits) + 63) / 64);
+    const std::size_t picked = count * columns * ((kept * static_cast<std::size_t>(bits) + 63) / 64);
+    require(static_cast<std::size_t>(in.size()) == (forward ? whole : picked), "the input has another size");
+    require(static_cast<std::size_t>(out.size()) == (forward ? picked : whole), "the output has another size");
+    const i32* positions = index.data();
+    require(std::all_of(positions, positions + index.size(), [n](i32 at) { return at >= -1 && at < static_cast<i64>(n); }),
+            "a position lies outside the row");
+    const Selection selection = {positions, extent(index, 0) == 1 ? 0 : extent(index, 1) * kept, extent(index, 1) == 1 ? 0 : kept, kept};
+    const Kernels& kernels = select_kernels(level);
+    u64* to = writable(out);
+    py::gil_scoped_release release;
+    pick_rows(kernels, in.data(), to, count, columns, n, selection, bits, threads, forward);
+}
+
 }  // namespace
 }  // namespace he
 
@@ -378,6 +398,8 @@ PYBIND11_MODULE(_native, m) {
     m.def(
         "unpack", [](Array<u64> values, int bits, Array<u64> words, const std::string& cpu, int threads) { pack_py(values, bits, words, cpu, threads, false); },
         py::arg("values").noconvert(), py::arg("bits"), py::arg("words").noconvert(), py::arg("cpu"), py::arg("threads"));
+    m.def("pick", &pick_py, py::arg("input").noconvert(), py::arg("output").noconvert(), py::arg("index").noconvert(), py::arg("count"),
+          py::arg("columns"), py::arg("values"), py::arg("bits"), py::arg("cpu"), py::arg("threads"), py::arg("forward"));
     m.def("largest", &largest_py, py::arg("values").noconvert(), py::arg("cpu"), py::arg("threads"));
     m.def("uniform", &uniform_py, py::arg("out").noconvert(), py::arg("limb"), py::arg("bytes").noconvert(), py::arg("draws"),
           py::arg("draw_bytes"), py::arg("stride"), py::arg("modulus"));

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from he_backend.client.inference import Client
 from he_backend.errors import Cancelled, EngineError, InputError, ProtocolError, TransportError
 from he_backend.graph import Reference
 from he_backend.protocol import messages
-from he_backend.protocol.transport import MemoryLink
+from he_backend.protocol.transport import MemoryLink, Retry
 from he_backend.server import service as service_module
 from tests.graph.networks import NetworkBuilder
 from tests.parties import QUICK, client_of, digits, service_of
@@ -52,6 +54,65 @@ def test_rows_beyond_the_ring_go_in_chunks(parties):
     assert np.array_equal(result.output.argmax(axis=1), due.argmax(axis=1))
     assert link.traffic.rounds == 2 * result.report.rounds
     assert result.report.bytes_up + result.report.bytes_down < link.traffic.sent_bytes + link.traffic.received_bytes
+
+
+class Meeting:
+    """A link whose first two rounds wait for each other: what runs one after another would wait in vain."""
+
+    def __init__(self, service):
+        self._link, self._barrier, self._left, self._lock = (
+            MemoryLink(service.handle),
+            threading.Barrier(2, timeout=30),
+            2,
+            threading.Lock(),
+        )
+
+    def exchange(self, frames):
+        stream = iter(frames)
+        head = next(stream)
+        if isinstance(messages.decode(head), messages.RoundRequest):
+            with self._lock:
+                self._left -= 1
+                waits = self._left >= 0
+            if waits:
+                self._barrier.wait()
+        yield from self._link.exchange(itertools.chain([head], stream))
+
+    def close(self):
+        self._link.close()
+
+
+@pytest.mark.parametrize("engine", ["clear", "native", "seal"])
+def test_chunks_are_under_way_at_the_same_time_and_come_out_in_order(parties, engine):
+    program, rows, _ = parties
+    many = np.tile(rows, (220, 1))[:8500] * np.linspace(0.1, 1.0, 8500, dtype=np.float32)[:, None]
+    one, _ = client_of(service_of(program), engine=engine, preset="N11_L1")
+    two = Client(Meeting(service_of(program)), engine=engine, preset="N11_L1", lanes=2)
+
+    alone, beside = one.infer("latest", many).report, two.infer("latest", many)
+
+    due = next(iter(Reference(program).run(many).values()))
+    assert np.abs(beside.output - due).max() < 2.0**-beside.report.expected_bits * np.abs(due).max()
+    assert (alone.lanes, beside.report.lanes) == (1, 2)
+    assert abs(beside.report.bytes_up / alone.bytes_up - 1) < 0.02
+
+
+def test_when_one_chunk_fails_the_others_stop_and_the_error_is_told(parties):
+    program, rows, _ = parties
+    link = Flaky(service_of(program), breaks=[5])
+    client = Client(link, engine="clear", preset="N11_L1", retry=Retry(1), memory_bytes=1 << 26, lanes=2)
+    with pytest.raises(TransportError, match="went away"):
+        client.infer("latest", np.tile(rows, (1000, 1)))
+    assert link.calls <= 7
+
+
+def test_progress_of_several_chunks_only_grows(parties):
+    program, rows, _ = parties
+    seen = []
+    client = Client(MemoryLink(service_of(program).handle), engine="native", preset="N11_L1", progress=seen.append, lanes=2)
+    client.infer("latest", np.tile(rows, (220, 1)))
+    done = [at.chunk * at.rounds + at.round for at in seen]
+    assert done == list(range(seen[0].chunks * seen[0].rounds)) and seen[0].chunks > 1
 
 
 def test_progress_names_every_round(parties):

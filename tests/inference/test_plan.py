@@ -15,6 +15,7 @@ from he_backend.graph.affine import AffineMap, Block
 from he_backend.inference import describe
 from he_backend.inference import plan as plan_module
 from he_backend.inference.plan import PlanSpec, make_plan
+from he_backend.inference.schedule import Schedule, make_schedule
 from he_backend.inference.wire import plan_digest, plan_from_bytes, plan_to_bytes
 from tests.parties import client_of, digits, service_of
 
@@ -122,12 +123,27 @@ def test_bytes_of_products_are_those_that_travel(rows):
     assert "product" in describe.plan_table(task.plan, rows)
 
 
+@pytest.mark.parametrize(
+    "packing, rows, schedule",
+    [
+        ("product", 7, Schedule(7, 2)),
+        ("product", 21, Schedule(11, 2)),
+        ("batch", 2048, Schedule(2048, 2)),
+        ("batch", 20_000, Schedule(8192, 2)),
+    ],
+)
+def test_rows_make_several_chunks_where_these_are_large_enough(packing, rows, schedule):
+    assert make_schedule(plan_of(packing=packing).client, rows, 1 << 30) == schedule
+
+
 def test_memory_bounds_the_rows_of_a_chunk():
     client = plan_of(packing="product").client
     column = max(client.in_count(i) + client.out_count(i) for i in range(len(client.rounds))) * 2048 * 32
-    assert client.chunk_rows(3 * column) == 3
+    assert make_schedule(client, 99, 3 * column, lanes=1) == Schedule(3)
+    assert make_schedule(client, 99, 6 * column, lanes=2) == Schedule(3, lanes=2)
+    assert make_schedule(client, 99, column, lanes=2) == Schedule(1, lanes=1)
     with pytest.raises(CapacityError, match="allow more"):
-        client.chunk_rows(column - 1)
+        make_schedule(client, 99, column - 1)
 
 
 def forge(change, packing="batch"):

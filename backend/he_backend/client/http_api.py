@@ -18,13 +18,14 @@ from he_backend.access.credentials import Credentials
 from he_backend.api import HEServer, Model
 from he_backend.ckks.params import Params
 from he_backend.client.connect import open_link
-from he_backend.client.inference import Client, Progress
+from he_backend.client.inference import Client
 from he_backend.client.permitted import PermittedServer
 from he_backend.client.report import Report
+from he_backend.client.rounds import Progress
 from he_backend.client.rows import check_rows
 from he_backend.client.stoppable import StoppableLink
 from he_backend.errors import InputError, ParameterError
-from he_backend.inference.plan import DEFAULT_MEMORY_BYTES
+from he_backend.inference.schedule import DEFAULT_LANES, DEFAULT_MEMORY_BYTES
 from he_backend.protocol.transport import Retry
 from he_backend.version import VERSION
 from he_backend.web import model_fields as fields
@@ -151,6 +152,7 @@ class ClientApi(InferenceOperations):
                     retry=RETRY,
                     progress=progress,
                     cancelled=running.stopped,
+                    lanes=DEFAULT_LANES,
                 )
             task = client.prepare(model.model_id, len(rows))
             if len(task.plan.inputs) != 1:

@@ -28,7 +28,10 @@ class RoundReport:
 
 @dataclass(frozen=True)
 class Report:
-    """The figures of one inference. Seconds are wall-clock; `wire` is what a round waited beyond the server's own computing."""
+    """The figures of one inference. Seconds are wall-clock; `wire` is what a round waited beyond the server's own computing.
+
+    With more than one lane the parts run at the same time: their seconds add up to more than the total.
+    """
 
     model: str
     engine: str
@@ -42,6 +45,7 @@ class Report:
     expected_bits: float
     peak_memory_bytes: int
     per_round: tuple[RoundReport, ...] = ()
+    lanes: int = 1  # chunks of rows that were under way at a time
     # Against the plain network, where both are at hand:
     plain_seconds: float | None = None
     max_abs_error: float | None = None

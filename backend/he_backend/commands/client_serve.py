@@ -21,7 +21,7 @@ from he_backend.commands.services import (
     service_options,
     start_logging,
 )
-from he_backend.inference.plan import DEFAULT_MEMORY_BYTES
+from he_backend.inference.schedule import DEFAULT_MEMORY_BYTES
 
 
 @click.command("client-serve", context_settings=config_context("HE_NN_CLIENT"))

@@ -75,6 +75,7 @@ def report_text(report: Report) -> str:
         f"{report.model}: {report.rows} rows encrypted under {report.preset} by the {report.engine} engine",
         f"  {seconds['total']:.3f} s (encrypt {seconds['encrypt']:.3f}, server {seconds['server']:.3f}, wire {seconds['wire']:.3f}, "
         f"decrypt {seconds['decrypt']:.3f}, steps {seconds['step']:.3f}; setup {seconds['setup']:.3f} once)",
+        *(["  the parts overlap: two chunks of rows were under way at a time"] if report.lanes > 1 else []),
         f"  {report.rounds} rounds, {size_text(report.bytes_up)} up, {size_text(report.bytes_down)} down, "
         f"peak memory {size_text(report.peak_memory_bytes)}",
     ]

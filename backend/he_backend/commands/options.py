@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Callable
 import click
 
 from he_backend.errors import HeError
-from he_backend.inference.plan import DEFAULT_BITS, DEFAULT_MEMORY_BYTES
+from he_backend.inference.plan import DEFAULT_BITS
+from he_backend.inference.schedule import DEFAULT_MEMORY_BYTES
 
 if TYPE_CHECKING:  # `he-nn serve` must not load the client's half, where secret keys are
-    from he_backend.client.inference import Progress
+    from he_backend.client.rounds import Progress
 
 _RUN_OPTIONS = (
     click.option("--preset", default="auto", show_default=True, help="N11_L1, N11_L1_small, N12_L4, N13_L8, a JSON file, or auto."),

@@ -84,10 +84,10 @@ def all_options(
         _, shift, _ = grid_sources(structure)
         options.append(Option(GRID, grid_nanoseconds(costs, structure, len(shift) + constant, int((shift > 0).sum()), degree, rows)))
     squares = _scaled_squares(affine, structure, stats)
-    last = int(structure.place.max()) + 1
+    outputs = int((structure.scatter >= 0).sum(axis=1).max())  # of a channel
     for blocking in blockings(structure, degree):
         if weight_bytes(blocking, 1) <= MAX_WEIGHT_BYTES:
-            width = min(degree, (blocking.outs - 1) * structure.positions + last)
+            width = min(degree, blocking.outs * outputs)
             packing = Packing("product", blocking, _noise_factor(spread(blocking, squares), stats))
             options.append(Option(packing, product_nanoseconds(costs, blocking, width, rows)))
     return options

@@ -100,7 +100,7 @@ def grid_nanoseconds(costs: Costs, structure: Structure, inputs: int, shifted: i
 
 
 def product_nanoseconds(costs: Costs, blocking: Blocking, width: int, rows: int) -> float:
-    """The cost of `rows` rows, a column each, under a blocking whose answers have `width` coefficients in use."""
+    """The cost of `rows` rows, a column each, under a blocking whose answers send `width` coefficients."""
     n, out = blocking.degree, blocking.out_count
     shared = (
         blocking.in_count * 2 * costs.expand

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, Callable, Sequence
 
 from he_backend.ckks.serial import TensorHeader
 from he_backend.inference.plan import ClientPlan, Considered
+from he_backend.inference.schedule import make_schedule
 
 
 @dataclass(frozen=True)
@@ -131,17 +131,23 @@ def size_text(size: float) -> str:
 
 
 def _chunks(plan: ClientPlan, rows: int) -> int:
-    return max(1, math.ceil(rows / plan.chunk_rows()))
+    return make_schedule(plan, rows).chunks(rows)
 
 
 def _round_cost(plan: ClientPlan, index: int, rows: int) -> RoundCost:
-    this, degree = plan.rounds[index], plan.params.ring_degree
+    this, degree, chunk = plan.rounds[index], plan.params.ring_degree, make_schedule(plan, rows).rows
+
+    selection = plan.selection(index)
+
+    def returned(index: int, part: int) -> int:
+        width = plan.answer_width(index, part)
+        return selection.width(plan.columns(index, part), width) if selection else width
 
     def payload(moduli: tuple[int, ...], count: int, mask: str, width_of: Callable[[int, int], int]) -> int:
         kind = "none" if plan.engine == "clear" else mask
         total = 0
-        for start in range(0, rows, plan.chunk_rows()):
-            part = min(plan.chunk_rows(), rows - start)
+        for start in range(0, rows, chunk):
+            part = min(chunk, rows - start)
             header = TensorHeader(plan.engine, degree, moduli, False, plan.columns(index, part), count, width_of(index, part), kind)
             total += header.payload_bytes
         return total
@@ -160,7 +166,7 @@ def _round_cost(plan: ClientPlan, index: int, rows: int) -> RoundCost:
         this.expected_bits,
         this.multiplications * rows,
         payload(plan.sent_moduli(index), plan.in_count(index), "seed", plan.sent_width),
-        payload(plan.answer_moduli(index), plan.out_count(index), "array", plan.answer_width),
+        payload(plan.answer_moduli(index), plan.out_count(index), "array", returned),
     )
 
 

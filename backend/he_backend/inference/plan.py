@@ -27,11 +27,11 @@ from he_backend.inference.grid import GridLayout, lay_out_grid
 from he_backend.inference.packing import ScaleRuns
 from he_backend.inference.product import ProductLayout, lay_out
 from he_backend.inference.quantise import LARGEST_SCALED, Noise, QuantisedMap, Statistics, best_width, quantise, relative_error, statistics
+from he_backend.inference.selection import Selection
 from he_backend.inference.structure import Structure, find_structure
 
 PACKINGS = ("batch", "grid", "product")
 MIN_BITS, MAX_BITS, DEFAULT_BITS = 4, 24, 12
-DEFAULT_MEMORY_BYTES = 1 << 29  # for the ciphertexts of a round, both parties together
 # The promise leaves 2 bits for the largest of many errors over the typical one, and more where a client step makes errors larger: one
 # that raises to powers by the size of the exponents, one that divides (a normalisation of rows that vary little) by the divisor.
 _MARGIN_BITS, _POWER_MARGIN_BITS, _DIVISION_MARGIN_BITS = 2.0, 1.0, 5.0
@@ -44,9 +44,6 @@ _MOST_BITS = 52.0
 _SPARE_BITS = 0.1  # that a smaller answer may cost
 # Primes that are 1 modulo 2N exist from a few bits above the size of 2N on.
 _SPARE_ANSWER_BITS = 6
-# Columns share the cost of their mask: four of them bring it to a quarter, more would bring little and take memory.
-_MOST_CHUNK_ROWS = 8192
-_VALUE_BYTES = 32  # that both parties together hold of an encrypted or decrypted value
 # What 'auto' picks from: ring degree and bits of its one prime, cheapest first.
 AUTO_LADDER = tuple((2048, size) for size in range(28, 55)) + tuple((4096, size) for size in range(55, 61))
 
@@ -140,16 +137,14 @@ class ClientPlan:
         return degree if layout or self.engine == "seal" or self.columns(index, rows) > 1 else rows
 
     def answer_width(self, index: int, rows: int) -> int:
-        """Coefficients of each polynomial that comes back."""
+        """Coefficients of each polynomial that the server computes for an answer."""
         layout = self.rounds[index].layout
         return layout.width if isinstance(layout, ProductLayout) else self.sent_width(index, rows)
 
-    def _most_rows(self, index: int, columns: int) -> int:
-        """The most rows that round `index` takes in so many columns."""
-        layout, degree = self.rounds[index].layout, self.params.ring_degree
-        if isinstance(layout, GridLayout):
-            return layout.rows(columns, degree)
-        return columns if layout else columns * self.traits.column_rows
+    def selection(self, index: int) -> Selection | None:
+        """Which of an answer's coefficients come back; None: all."""
+        layout = self.rounds[index].layout
+        return Selection(layout, self.params.ring_degree) if layout else None
 
     def out_elements(self, index: int) -> int:
         """Values of a row that round `index` receives."""
@@ -171,24 +166,6 @@ class ClientPlan:
     def answer_scale(self, index: int) -> float:
         """What switching the answer's modulus does to its scale: 1 without it."""
         return math.prod(self.answer_moduli(index)) / self.modulus(index)
-
-    def chunk_rows(self, memory_bytes: int = DEFAULT_MEMORY_BYTES) -> int:
-        """Rows that go through the rounds together: whole columns, as many as each round may hold in memory_bytes.
-
-        Raises CapacityError when one column is too many already.
-        """
-        kind = self.traits
-        of_polynomial = self.params.ring_degree * _VALUE_BYTES
-        sizes = [(self.in_count(i) + self.out_count(i)) * of_polynomial for i in range(len(self.rounds))]  # of a column
-        least = [size * self.columns(i, 1) for i, size in enumerate(sizes)]
-        if max(least, default=0) > memory_bytes and memory_bytes != DEFAULT_MEMORY_BYTES:
-            raise CapacityError(
-                f"memory: {memory_bytes} bytes were allowed, round {least.index(max(least))} needs {max(least)} at least; "
-                "allow more, or take a preset with a smaller ring"
-            )
-        fit = [self._most_rows(i, max(1, min(kind.most_columns, memory_bytes // max(1, size)))) for i, size in enumerate(sizes)]
-        rows = min([*fit, max(_MOST_CHUNK_ROWS, kind.column_rows), kind.most_columns * kind.column_rows])
-        return rows if any(this.layout for this in self.rounds) else rows // kind.column_rows * kind.column_rows
 
     @property
     def traits(self) -> Traits:

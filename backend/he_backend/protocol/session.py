@@ -6,6 +6,7 @@ plans, probes, and only then runs rounds; a server keeps nothing between calls, 
 
 from __future__ import annotations
 
+import copy
 import enum
 import logging
 from dataclasses import dataclass
@@ -203,6 +204,12 @@ class ClientSession:
         self._stage = _Stage.NEW
         self._request: PlanRequest | None = None
         self._plan: PlanReply | None = None
+
+    def over(self, link: Link) -> ClientSession:
+        """The same task over another link to the same server, as far as it has come."""
+        other = copy.copy(self)
+        other._link = link
+        return other
 
     def hello(self, hello: Hello) -> HelloReply:
         """Who the server is; its frame limit holds for what is sent from here on."""

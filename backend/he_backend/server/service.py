@@ -23,6 +23,7 @@ from he_backend.errors import EngineError, NotFoundError, NotPermitted, Protocol
 from he_backend.inference.cost import Costs, costs_path, load_costs
 from he_backend.inference.plan import PlanSpec, ServerPlan, make_plan, rows_class
 from he_backend.inference.probe import ANSWER_BITS, probe_map
+from he_backend.inference.selection import Selection
 from he_backend.inference.wire import plan_digest, plan_to_bytes
 from he_backend.protocol import messages
 from he_backend.protocol.session import MAX_CALL_BYTES, Answer, Incoming, answering
@@ -62,6 +63,7 @@ class _Ready:
     client_bytes: bytes
     plan: ServerPlan
     maps: tuple[ReadyMap, ...]
+    selections: tuple[Selection | None, ...]
 
 
 class CipherService:
@@ -132,6 +134,9 @@ class CipherService:
         tensor = read_tensor(header, incoming.blocks)
         started = time.perf_counter()
         answer = ready.maps[index](tensor)
+        selection = ready.selections[index]
+        if selection is not None:
+            answer = selection.pick(answer, self._threads)
         seconds = time.perf_counter() - started
         answered = serial.header_of(answer)
         if self._observe is not None:
@@ -178,7 +183,8 @@ class CipherService:
                     ready_map(spec.engine, plan.client.params, linear, this.level, this.answer_bits, self._threads)
                     for this, linear in zip(plan.client.rounds, plan.maps)
                 )
-                self._plans[key] = _Ready(plan_digest(data), data, plan, maps)
+                selections = tuple(plan.client.selection(this.index) for this in plan.client.rounds)
+                self._plans[key] = _Ready(plan_digest(data), data, plan, maps, selections)
             self._plans.move_to_end(key)
             while len(self._plans) > self._keep:
                 self._plans.popitem(last=False)
