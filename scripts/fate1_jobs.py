@@ -1,8 +1,8 @@
 """`make test-fate1`: the examples on a real FATE 1.9 to 1.11, from installation to a deployment without a trace of it.
 
 Installs with he_nn_setup.sh, (re)starts FATE Flow, submits every example with `flow job submit -c -d`, waits, and checks states, output
-rows and metrics over FATE Flow's REST interface; then a refused parameter, a failed, a stopped and two killed jobs, what the channel costs;
-then uninstalls. Standard library only, so that any Python runs it. Without FATE_PROJECT_BASE it says so and ends well.
+rows and metrics over FATE Flow's REST interface; then a refused parameter, jobs that fail, are stopped, or lose a party's process, and what
+the channel costs; then uninstalls. Standard library only, so that any Python runs it. Without FATE_PROJECT_BASE it says so and ends well.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def jobs(flow: Flow, server_url: str, client_url: str) -> dict[str, float]:
     examples = Examples(flow, prepare(flow))
     examples.run(server_url, client_url)
     refused(flow)
-    endings.failed(flow)
+    for failure in endings.FAILURES:
+        endings.failed(flow, *failure)
     endings.stopped(flow)
     for role in (HOST[0], GUEST[0]):
         endings.killed(flow, role)

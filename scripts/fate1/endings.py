@@ -15,6 +15,16 @@ from .traces import files, no_key
 LONG = "he_nn_model_service_inference"  # one component and rows of a file; with server_url '' the host party takes the server's place
 TASK = "he_nn_inference_0"
 MOST_SECONDS = 60
+NO_MODEL = "there is no model 'not-there'"
+UNUSABLE = "the guest's rows cannot be used; the guest's own log says why"
+FAILURES = (  # what is wrong, and what the guest and the host read
+    ({"model_id": "not-there"}, NO_MODEL, NO_MODEL),
+    (
+        {"file_inference": "gone.npy"},
+        "file_inference: there is no file gone.npy",
+        "the guest's rows cannot be used; the guest's own log says why",
+    ),
+)
 
 
 def stopped(flow: Flow) -> None:
@@ -28,15 +38,18 @@ def stopped(flow: Flow) -> None:
     no_key(flow, job_id, known)
 
 
-def failed(flow: Flow) -> None:
-    """The host has no such model: both sides end, and the guest reads why."""
+def failed(flow: Flow, changes: dict[str, object], guest_says: str, host_says: str) -> None:
+    """A job that one party ends, for a reason that each reads in its own log; the host's log has none of the guest's file names."""
     known = files(flow.home)
     started = time.monotonic()
-    job_id = flow.start(LONG, server_url="", num_inference=7, model_id="not-there")
+    job_id = flow.start(LONG, server_url="", num_inference=7, **changes)
     state = flow.end(job_id, MOST_SECONDS)
-    check(state == "failed", f"a job fails in {time.monotonic() - started:.0f} s where the host refuses")
+    check(state == "failed", f"a job fails in {time.monotonic() - started:.0f} s with {changes}")
     _gone(job_id, "failed")
-    check("there is no model 'not-there'" in told(flow, job_id), "the guest's log names the reason")
+    check(guest_says in told(flow, job_id), f"the guest's log says: {guest_says}")
+    theirs = _errors(told(flow, job_id, HOST[0]))
+    check(host_says in theirs, f"the host's log says: {host_says}")
+    check(str(flow.home) not in theirs, "the host hears of no path at the guest's")
     no_key(flow, job_id, known)
 
 
@@ -59,6 +72,12 @@ def killed(flow: Flow, role: str) -> None:
     said = re.search(rf"on {role} \d+ with running process \d+ does not exist", text)
     check(said is not None, f"and FATE Flow's log of the job why: {said.group() if said else ''}")
     no_key(flow, job_id, known)
+
+
+def _errors(log: str) -> str:
+    """The lines of a task's log from its first error on, without the parameters that FATE Flow lists in it."""
+    at = log.find("Traceback")
+    return "" if at < 0 else log[at:].split("start destroy sessions")[0]
 
 
 def told(flow: Flow, job_id: str, role: str = GUEST[0]) -> str:
