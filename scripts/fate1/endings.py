@@ -19,11 +19,7 @@ NO_MODEL = "there is no model 'not-there'"
 UNUSABLE = "the guest's rows cannot be used; the guest's own log says why"
 FAILURES = (  # what is wrong, and what the guest and the host read
     ({"model_id": "not-there"}, NO_MODEL, NO_MODEL),
-    (
-        {"file_inference": "gone.npy"},
-        "file_inference: there is no file gone.npy",
-        "the guest's rows cannot be used; the guest's own log says why",
-    ),
+    ({"file_inference": "gone.npy"}, "file_inference: there is no file gone.npy", UNUSABLE),
 )
 
 
