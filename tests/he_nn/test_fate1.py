@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,39 @@ def test_an_inference_takes_as_many_trips_as_it_has_segments_and_two(loaded):
 
     crossed = [name for name, _ in guest.crossed]
     assert segments == 3 and crossed == ["guest_to_host", "host_to_guest"] * (segments + 2) + ["guest_to_host"]
+
+
+def failing(values, **more):
+    """(guest's error, host's error) of an inference that fails."""
+    parties = []
+    with pytest.raises(Exception) as raised:
+        fate1_job.run("HeNNInference", {**ENCRYPTED, **values}, told=parties.extend, **more)
+    guest, host = parties
+    assert raised.value in (guest.error, host.error)
+    return guest.error, host.error
+
+
+def test_both_parties_read_why_a_guest_failed_whose_end_destroys_what_is_under_way(loaded):
+    guest, host = failing({"file_inference": "gone.npy"})
+
+    assert "there is no file gone.npy" in str(guest)
+    assert "the guest's rows cannot be used" in str(host) and "gone" not in str(host)
+
+
+def test_both_parties_read_why_a_host_refused(loaded):
+    guest, host = failing({"model_id": "gone"}, table=lines(digits(4)[0]))
+
+    assert "there is no model 'gone'" in str(guest) and "there is no model 'gone'" in str(host)
+
+
+def test_a_failing_guest_waits_for_no_host_for_ever(loaded, monkeypatch):
+    monkeypatch.setattr("he_nn.fate1.channel.PATIENCE_S", 0.3)
+    monkeypatch.setattr("he_nn.fate1.host.HeNNInferenceHost.work", lambda *given: time.sleep(3))
+    started = time.monotonic()
+
+    guest, _ = failing({"file_inference": "gone.npy"})
+
+    assert "there is no file gone.npy" in str(guest) and time.monotonic() - started < 10
 
 
 def test_rows_of_a_file_keep_their_order_beyond_ten(loaded, home):
