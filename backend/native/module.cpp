@@ -273,15 +273,17 @@ void apply_py(const Linear& linear, Array<u64> in, bool in_packed, Array<u64> ou
 }
 
 std::shared_ptr<Product> product_py(std::shared_ptr<Ring> ring, std::size_t limbs, std::size_t in_count, std::size_t out_count, Array<i32> out,
-                                    Array<i32> in, Array<i64> starts, Array<i32> index, Array<i32> weights, int threads) {
+                                    Array<i32> in, Array<i64> starts, Array<i32> index, Array<i32> weights, Array<u64> storage, int threads) {
     const std::size_t pairs = static_cast<std::size_t>(out.size()), terms = static_cast<std::size_t>(index.size());
     require(static_cast<std::size_t>(in.size()) == pairs && static_cast<std::size_t>(starts.size()) == pairs + 1, "pairs need an input and a start");
     require(static_cast<std::size_t>(weights.size()) == terms, "a weight for each index is needed");
     const i64* start = starts.data();
     require(start[0] == 0 && start[pairs] == static_cast<i64>(terms) && std::is_sorted(start, start + pairs + 1), "starts must rise to the end");
+    require(static_cast<std::size_t>(storage.size()) == pairs * limbs * ring->n(), "the storage has another size");
+    u64* stored = writable(storage);
     const PairsView view = {pairs, out.data(), in.data(), start, index.data(), weights.data()};
     py::gil_scoped_release release;
-    return std::make_shared<Product>(ring, limbs, in_count, out_count, view, threads);
+    return std::make_shared<Product>(ring, limbs, in_count, out_count, view, stored, threads);
 }
 
 // Products of packed coefficients [columns] of width N, or of one column of values [in_count, limbs, N], to packed words modulo p.
@@ -389,7 +391,7 @@ PYBIND11_MODULE(_native, m) {
     py::class_<Product, std::shared_ptr<Product>>(m, "Product")
         .def(py::init(&product_py), py::arg("ring"), py::arg("limbs"), py::arg("in_count"), py::arg("out_count"), py::arg("out").noconvert(),
              py::arg("in").noconvert(), py::arg("starts").noconvert(), py::arg("index").noconvert(), py::arg("weights").noconvert(),
-             py::arg("threads"))
+             py::arg("storage").noconvert(), py::keep_alive<1, 11>(), py::arg("threads"))
         .def("apply", &products_py, py::arg("input").noconvert(), py::arg("transformed"), py::arg("output").noconvert(), py::arg("columns"),
              py::arg("width"), py::arg("modulus"), py::arg("threads"));
     m.def(

@@ -24,8 +24,8 @@ void write_row(const Kernels& kernels, const Rows<u64>& rows, std::size_t elemen
 }  // namespace
 
 Product::Product(std::shared_ptr<const Ring> ring, std::size_t limbs, std::size_t in_count, std::size_t out_count, const PairsView& pairs,
-                 int threads)
-    : ring_(std::move(ring)), limbs_(limbs), in_count_(in_count), out_count_(out_count), terms_(out_count) {
+                 u64* storage, int threads)
+    : ring_(std::move(ring)), limbs_(limbs), in_count_(in_count), out_count_(out_count), pairs_(pairs.pairs), terms_(out_count), weights_(storage) {
     const auto require = [](bool condition, const char* message) {
         if (!condition) throw std::invalid_argument(message);
     };
@@ -38,7 +38,6 @@ Product::Product(std::shared_ptr<const Ring> ring, std::size_t limbs, std::size_
             require(pairs.index[i] >= 0 && static_cast<std::size_t>(pairs.index[i]) < n, "a coefficient lies outside the polynomial");
         terms_[static_cast<std::size_t>(pairs.out[k])].push_back({static_cast<std::size_t>(pairs.in[k]), k});
     }
-    weights_ = Buffer<u64>(pairs.pairs * limbs * n);
     // Pairs in the order in which they are read: by output.
     std::size_t first_of_output = 0;
     std::vector<std::size_t> place(pairs.pairs);
@@ -63,7 +62,7 @@ Product::Product(std::shared_ptr<const Ring> ring, std::size_t limbs, std::size_
                 }
             }
             ring_->forward(polynomial.data(), 1, limbs_, 1);
-            spread(polynomial.data(), weights_.data(), place[k], pairs.pairs);
+            spread(polynomial.data(), weights_, place[k], pairs.pairs);
         }
     });
     for (std::size_t l = 0; l < limbs; ++l) {
@@ -112,7 +111,7 @@ void Product::arranged(const u64* transformed, u64* values, int threads) const {
 
 // Sums [columns, out_count, limbs, n] of products. Weights are read once for all columns.
 void Product::multiply(const u64* values, std::size_t columns, u64* sums, int threads) const {
-    const std::size_t n = ring_->n(), pairs = weights_.size() / (limbs_ * n);
+    const std::size_t n = ring_->n(), pairs = pairs_;
     std::vector<ProductSum> moduli;
     for (std::size_t l = 0; l < limbs_; ++l) moduli.push_back(ring_->product_sum(l));
     parallel_ranges(limbs_ * n / TILE, 1, threads, [&](std::size_t first, std::size_t last) {
@@ -128,7 +127,7 @@ void Product::multiply(const u64* values, std::size_t columns, u64* sums, int th
                         const std::size_t count = std::min(left.size(), terms.size() - begin);
                         for (std::size_t k = 0; k < count; ++k) {
                             left[k] = tile + terms[begin + k].in * TILE;
-                            right[k] = weights_.data() + (t * pairs + terms[begin + k].pair) * TILE;
+                            right[k] = weights_ + (t * pairs + terms[begin + k].pair) * TILE;
                         }
                         ring_->kernels().add_products(sum, left.data(), right.data(), count, moduli[t * TILE / n]);
                     }

@@ -24,9 +24,9 @@ struct PairsView {
 
 class Product {
   public:
-    // Throws std::invalid_argument for indices out of range.
+    // The weights are written to `storage`, pairs * limbs * n words that outlive this. Throws std::invalid_argument for indices out of range.
     Product(std::shared_ptr<const Ring> ring, std::size_t limbs, std::size_t in_count, std::size_t out_count, const PairsView& pairs,
-            int threads);
+            u64* storage, int threads);
 
     std::size_t in_count() const { return in_count_; }
     std::size_t out_count() const { return out_count_; }
@@ -50,9 +50,9 @@ class Product {
     void multiply(const u64* values, std::size_t columns, u64* sums, int threads) const;
 
     std::shared_ptr<const Ring> ring_;
-    std::size_t limbs_, in_count_, out_count_;
+    std::size_t limbs_, in_count_, out_count_, pairs_;
     std::vector<std::vector<Term>> terms_;  // per output
-    Buffer<u64> weights_;                   // values as tiles [limbs * n / TILE, pairs, TILE], pairs by output
+    u64* weights_;                          // values as tiles [limbs * n / TILE, pairs, TILE], pairs by output
     std::vector<u64> lift_;                 // per limb: (Q / q)^-1 mod q
 };
 

@@ -45,7 +45,8 @@ def oracle(product, values):
 
 def core_product(ring, product):
     parts = (product.outputs, product.inputs, product.starts, product.index, product.weights)
-    return ring_module.core().Product(ring.handle, len(ring.moduli), product.in_count, product.out_count, *parts, 2)
+    storage = np.empty(product.pairs * len(ring.moduli) * ring.degree, dtype=np.uint64)
+    return ring_module.core().Product(ring.handle, len(ring.moduli), product.in_count, product.out_count, *parts, storage, 2)
 
 
 def packed(values, moduli):

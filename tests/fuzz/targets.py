@@ -25,7 +25,8 @@ from he_backend.client.rows import check_rows, load_rows
 from he_backend.errors import HeError
 from he_backend.graph import convert
 from he_backend.graph.steps import StepRunner, check_step
-from he_backend.inference.plan import PlanSpec, make_plan
+from he_backend.inference.plan import PlanSpec
+from he_backend.inference.planner import make_plan
 from he_backend.inference.wire import plan_from_bytes, plan_to_bytes
 from he_backend.protocol import messages
 from he_backend.protocol.failures import INTERNAL

@@ -8,9 +8,12 @@ from dataclasses import replace
 import pytest
 
 import he_backend as he
+from he_backend.bench.networks import lenet, resnet20
 from he_backend.errors import ParameterError
 from he_backend.inference.cost import Costs, load_costs, save_costs
-from he_backend.inference.plan import PlanSpec, make_plan
+from he_backend.inference.describe import plan_figures
+from he_backend.inference.plan import PlanSpec
+from he_backend.inference.planner import make_plan
 from tests.graph.networks import NetworkBuilder
 
 PRESET = {"poly_modulus_degree": 2048, "coeff_modulus": [54], "security_level": 128}
@@ -60,3 +63,49 @@ def test_choices_follow_the_costs():
     assert packings(4096) == ["batch"]
     assert packings(1, multiply=1e4) == ["grid"]
     assert packings(4096, scalar=1e3) == ["product"]
+
+
+@pytest.mark.parametrize("rows", [1, 64])
+@pytest.mark.parametrize("make", [lenet.lenet, resnet20.resnet20])
+def test_least_bytes_are_no_more_than_those_of_least_time(make, rows):
+    program = he.convert(make())
+    sent, taken = {}, {}
+    for goal in ("latency", "bytes"):
+        made = make_plan(program, "m", "m", PlanSpec("m", "clear", PRESET, bits=8, rows=rows, goal=goal))
+        figures = plan_figures(made.client, rows, made.considered)
+        sent[goal], taken[goal] = figures["bytes_up"] + figures["bytes_down"], figures["estimated_seconds"]
+
+    assert sent["bytes"] <= sent["latency"]
+    assert taken["latency"] <= taken["bytes"] * 1.001
+
+
+def test_a_goal_that_is_not_known_is_refused():
+    with pytest.raises(ParameterError, match="minimise: 'money' is not known; allowed: latency, bytes"):
+        make_plan(he.convert(lenet.lenet()), "m", "m", PlanSpec("m", "clear", PRESET, goal="money"))
+
+
+@pytest.mark.parametrize("bits", [7, 10, 12])
+@pytest.mark.parametrize("rows", [1, 64, 4096])
+def test_auto_keeps_what_it_promises_with_the_smallest_prime_that_can(bits, rows):
+    program = he.convert(lenet.lenet())
+    found = make_plan(program, "m", "m", PlanSpec("m", "native", "auto", bits=bits, rows=rows)).client
+    assert found.expected_bits >= bits and found.params.ring_degree == 2048
+    smaller = {"poly_modulus_degree": 2048, "coeff_modulus": [found.params.moduli[0].bit_length() - 4], "security_level": 128}
+    few = make_plan(program, "m", "m", PlanSpec("m", "native", smaller, bits=bits, rows=rows)).client
+    assert few.expected_bits < bits
+
+
+def test_a_network_that_auto_cannot_make_as_precise_does_not_pay_for_almost_nothing():
+    net = NetworkBuilder((64,))
+    net.apply("MatMul", net.weights(64, 64), shape=(1, 64))
+    net.apply("Softmax", shape=(1, 64))
+    net.apply("MatMul", net.weights(64, 8), shape=(1, 8))
+    net.apply("LayerNormalization", net.weights(8), shape=(1, 8), axis=-1)
+    net.apply("MatMul", net.weights(8, 8), shape=(1, 8))
+    program = he.convert(net.model())
+    best = max(
+        make_plan(program, "m", "m", PlanSpec("m", "native", preset, bits=24)).client.expected_bits
+        for preset in (PRESET, {**PRESET, "poly_modulus_degree": 4096, "coeff_modulus": [60]})
+    )
+    found = make_plan(program, "m", "m", PlanSpec("m", "native", "auto", bits=24)).client
+    assert best - 1.0 <= found.expected_bits < 24

@@ -12,9 +12,9 @@ from he_backend.ckks.engines import available
 from he_backend.ckks.params import load_params
 from he_backend.errors import CapacityError, EngineError, HeError, ParameterError, ProtocolError
 from he_backend.graph.affine import AffineMap, Block
-from he_backend.inference import describe
-from he_backend.inference import plan as plan_module
-from he_backend.inference.plan import PlanSpec, make_plan
+from he_backend.inference import describe, planner
+from he_backend.inference.plan import PlanSpec
+from he_backend.inference.planner import make_plan
 from he_backend.inference.schedule import Schedule, make_schedule
 from he_backend.inference.wire import plan_digest, plan_from_bytes, plan_to_bytes
 from tests.parties import client_of, digits, service_of
@@ -89,7 +89,7 @@ def test_options_out_of_range(options, says):
 def test_a_modulus_without_room_is_refused_by_round(monkeypatch):
     program, size = digits(1)[0], 200_000
     block = Block(0, np.arange(size, dtype=np.int32)[None, None], np.ones((1, size, 1)), np.zeros((1, 1, 1), np.int32))
-    monkeypatch.setattr(plan_module, "lower", lambda segment, shapes: AffineMap((size,), (1,), (block,), np.zeros(1)))
+    monkeypatch.setattr(planner, "lower", lambda segment, shapes: AffineMap((size,), (1,), (block,), np.zeros(1)))
     tiny = {"poly_modulus_degree": 1024, "coeff_modulus": [20]}
     with pytest.raises(CapacityError, match="round 0 .*take a preset with a larger modulus"):
         make_plan(program, "id", "name", PlanSpec("id", "seal", tiny, preset_name="tiny"))

@@ -17,6 +17,7 @@ from he_backend.ckks.primes import largest_primes
 from he_backend.ckks.product import NativeProduct, ProductMap, clear_product
 from he_backend.ckks.seal import SealEvaluator
 from he_backend.ckks.tensor import CipherTensor, PackedTensor
+from he_backend.ckks.weights import WeightRoom
 from he_backend.errors import EngineError
 
 ENGINES = ("native", "seal", "clear")
@@ -96,16 +97,18 @@ def answer_modulus(ring_degree: int, bits: int) -> int:
     return largest_primes(ring_degree, bits, 1)[0]
 
 
-def ready_map(engine: str, params: Params, linear: RoundMap, level: int, answer_bits: int, threads: int = 1) -> ReadyMap:
+def ready_map(
+    engine: str, params: Params, linear: RoundMap, level: int, answer_bits: int, threads: int = 1, room: WeightRoom | None = None
+) -> ReadyMap:
     """A map made ready for tensors of one level: a function from tensor to tensor, for the engine's own form of them.
 
-    answer_bits is the size of the modulus that answers are switched to, by engines that do.
+    answer_bits is the size of the modulus that answers are switched to, by engines that do; transformed weights lie in `room`.
     """
     check_engine(engine)
     if isinstance(linear, ProductMap):
         product = linear
         if engine == "native":
-            return NativeProduct(params, product, level, answer_modulus(params.ring_degree, answer_bits), threads)
+            return NativeProduct(params, product, level, answer_modulus(params.ring_degree, answer_bits), threads, room)
         if engine == "clear":
             return lambda tensor: clear_product(tensor, product)
         raise EngineError(f"engine {engine!r} does not multiply polynomials; take packing 'batch', or engine native")

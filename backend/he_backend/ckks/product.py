@@ -13,6 +13,7 @@ from he_backend.ckks.clear import centered
 from he_backend.ckks.params import Params
 from he_backend.ckks.ring import core, refusal, shared_ring
 from he_backend.ckks.tensor import CipherTensor, PackedTensor
+from he_backend.ckks.weights import WeightRoom
 from he_backend.errors import ProtocolError
 
 
@@ -85,9 +86,14 @@ class NativeProduct:
     The products with the masks, which the columns share, are computed once for all of them.
     """
 
-    def __init__(self, params: Params, product: ProductMap, level: int, answer_modulus: int, threads: int) -> None:
-        self._ring, self._product = shared_ring(params.ring_degree, params.moduli[:level]), product
+    def __init__(
+        self, params: Params, product: ProductMap, level: int, answer_modulus: int, threads: int, room: WeightRoom | None = None
+    ) -> None:
+        self._ring, self._degree = shared_ring(params.ring_degree, params.moduli[:level]), params.ring_degree
+        self._in_count, self._out_count, self._width = product.in_count, product.out_count, product.width
         self._answer_modulus, self._threads = answer_modulus, threads
+        words = product.pairs * level * params.ring_degree
+        storage = np.empty(words, dtype=np.uint64) if room is None else room.take(words)
         try:
             self._handle = core().Product(
                 self._ring.handle,
@@ -99,6 +105,7 @@ class NativeProduct:
                 product.starts,
                 product.index,
                 product.weights,
+                storage,
                 threads,
             )
         except (TypeError, ValueError) as error:
@@ -106,19 +113,17 @@ class NativeProduct:
 
     def __call__(self, tensor: PackedTensor) -> PackedTensor:
         """Every column's products: bodies of the coefficients in use, whole masks, words modulo answer_modulus."""
-        product, n = self._product, self._ring.degree
-        if tensor.count != product.in_count or tensor.ntt or tensor.moduli != self._ring.moduli or tensor.width != n or not tensor.seed:
-            raise ProtocolError(
-                f"this round computes on {product.in_count} fresh, whole polynomials in coefficient form, not on {tensor!r}"
-            )
-        body = self._apply(tensor.body, False, tensor.columns, product.width)
+        n = self._degree
+        if tensor.count != self._in_count or tensor.ntt or tensor.moduli != self._ring.moduli or tensor.width != n or not tensor.seed:
+            raise ProtocolError(f"this round computes on {self._in_count} fresh, whole polynomials in coefficient form, not on {tensor!r}")
+        body = self._apply(tensor.body, False, tensor.columns, self._width)
         fresh = sampling.expand_masks(self._ring, tensor.seed, len(self._ring.moduli), 0, tensor.count)
         mask = self._apply(fresh, True, 1, n)
         modulus = (self._answer_modulus,)
-        return PackedTensor(tensor.engine, n, modulus, False, tensor.columns, product.out_count, product.width, body, mask)
+        return PackedTensor(tensor.engine, n, modulus, False, tensor.columns, self._out_count, self._width, body, mask)
 
     def _apply(self, source: np.ndarray, transformed: bool, columns: int, width: int) -> np.ndarray:
-        words = np.empty(columns * self._product.out_count * packed_words(width, self._answer_modulus.bit_length()), dtype=np.uint64)
+        words = np.empty(columns * self._out_count * packed_words(width, self._answer_modulus.bit_length()), dtype=np.uint64)
         try:
             self._handle.apply(source, transformed, words, columns, width, self._answer_modulus, self._threads)
         except (TypeError, ValueError) as error:

@@ -41,7 +41,8 @@ class Client:
     environment, HE_NN_TOKEN and HE_NN_CA).
 
     `engine`: auto, native, seal (or clear where the server allows it). `preset`: a preset's name, a JSON file, or auto (the server
-    picks the cheapest parameters that promise `bits`; they are checked here). `memory_bytes` bounds the ciphertexts held at a time.
+    picks the cheapest parameters that promise `bits`; they are checked here). `minimise`: latency or bytes, by which the server
+    chooses where there is a choice. `memory_bytes` bounds the ciphertexts held at a time.
     `lanes`: chunks of rows under way at a time, so that encrypting, sending, computing and decrypting overlap; None: 2 over gRPC, 1 over
     a link of another kind, which need not carry calls at the same time.
     `progress` is called before each round; when `cancelled` returns True the inference stops with Cancelled.
@@ -54,6 +55,7 @@ class Client:
         engine: str = "auto",
         preset: str = "N13_L8",
         packing: str = "auto",
+        minimise: str = "latency",
         bits: int = DEFAULT_BITS,
         threads: int = 0,
         memory_bytes: int = DEFAULT_MEMORY_BYTES,
@@ -69,6 +71,7 @@ class Client:
         self._engine = default_engine() if engine == "auto" else check_engine(engine)
         self._allow_insecure = allow_insecure
         self._params = None if preset == "auto" else load_params(preset, allow_insecure)
+        self._minimise = minimise
         self._packing, self._bits, self._threads, self._retry = packing, bits, threads or usable_cores(), retry
         self._progress, self._cancelled, self._memory_bytes = progress, cancelled, memory_bytes
 
@@ -121,7 +124,7 @@ class Client:
     def _plan_request(self, model: str, rows: int) -> messages.PlanRequest:
         params = self._params
         literal = json.dumps("auto" if params is None else params.literal(), sort_keys=True)
-        options = {} if params is None else {"preset_name": params.name}
+        options = {"minimise": self._minimise, **({} if params is None else {"preset_name": params.name})}
         return messages.PlanRequest(model, self._engine, literal, self._packing, self._bits, rows, options)
 
     def _probe(self, session: ClientSession, plan: ClientPlan) -> None:

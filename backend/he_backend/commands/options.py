@@ -23,6 +23,9 @@ _RUN_OPTIONS = (
     click.option("--preset", default="auto", show_default=True, help="N11_L1, N11_L1_small, N12_L4, N13_L8, a JSON file, or auto."),
     click.option("--engine", type=click.Choice(["auto", "native", "seal", "clear"]), default="auto", show_default=True),
     click.option("--packing", type=click.Choice(["auto", "batch", "grid", "product"]), default="auto", show_default=True),
+    click.option(
+        "--minimise", type=click.Choice(["latency", "bytes"]), default="latency", show_default=True, help="What packings are chosen by."
+    ),
     click.option("--bits", type=int, default=DEFAULT_BITS, show_default=True, help="Bits of precision wanted."),
     click.option("--threads", type=click.IntRange(min=0), default=0, help="For each party; 0 means all cores."),
     click.option("--memory", type=click.IntRange(min=1), default=DEFAULT_MEMORY_BYTES, show_default=True, help="Bytes for ciphertexts."),
@@ -41,6 +44,7 @@ class RunOptions:
     preset: str
     engine: str
     packing: str
+    minimise: str
     bits: int
     threads: int
     memory: int
@@ -53,6 +57,7 @@ class RunOptions:
             "preset": self.preset,
             "engine": self.engine,
             "packing": self.packing,
+            "minimise": self.minimise,
             "bits": self.bits,
             "threads": self.threads,
             "memory_bytes": self.memory,
@@ -62,7 +67,8 @@ class RunOptions:
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds --preset, --engine, --packing, --bits, --threads, --memory, --allow-insecure and --json; the command gets them as `options`."""
+    """Adds --preset, --engine, --packing, --minimise, --bits, --threads, --memory, --allow-insecure and --json; the command gets them as
+    `options`."""
 
     @functools.wraps(command)
     def with_options(**given: Any) -> Any:

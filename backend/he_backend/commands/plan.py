@@ -16,7 +16,8 @@ from he_backend.graph import Program
 from he_backend.graph import convert as convert_model
 from he_backend.inference.cost import costs_path, load_costs
 from he_backend.inference.describe import plan_figures, plan_table, round_costs
-from he_backend.inference.plan import PlanSpec, ServerPlan, make_plan
+from he_backend.inference.plan import PlanSpec, ServerPlan
+from he_backend.inference.planner import make_plan
 
 
 @click.command("plan")
@@ -33,7 +34,9 @@ def plan(model: str, rows: int, png: str | None, run: bool, options: RunOptions)
         params = None if options.preset == "auto" else load_params(options.preset, options.allow_insecure)
         literal, name = ("auto", "auto") if params is None else (params.literal(), params.name)
         costs = load_costs(costs_path())
-        spec = PlanSpec("local", engine, literal, options.packing, options.bits, rows, name, options.allow_insecure, costs)
+        spec = PlanSpec(
+            "local", engine, literal, options.packing, options.bits, rows, name, options.allow_insecure, costs, options.minimise
+        )
         made = make_plan(program, "local", program.name, spec)
         measured = _run(program, rows, options) if run else []
         if png and not _draw(made, rows, measured, Path(png)):

@@ -12,6 +12,7 @@ from typing import Any, Callable
 import click
 
 from he_backend.access.gate import TokenGate
+from he_backend.ckks.weights import DEFAULT_WEIGHT_BYTES
 from he_backend.commands.config import config_context, show_if_asked
 from he_backend.commands.options import errors_shown
 from he_backend.commands.options import registry_database as registry_database_option
@@ -50,6 +51,7 @@ class _Channel:
     max_calls: int
     call_bytes: int
     call_seconds: float
+    weight_bytes: int
 
     @property
     def address(self) -> str:
@@ -64,6 +66,7 @@ class _Channel:
             allow_insecure=self.allow_insecure,
             allow_clear=self.allow_clear,
             max_call_bytes=self.call_bytes,
+            weight_bytes=self.weight_bytes,
             observe=observe,
         )
 
@@ -104,6 +107,14 @@ def _tls(guard: Protection) -> ServerTls | None:
 @click.option("--max-calls", type=click.IntRange(min=8), default=64, show_default=True, help="Of the ciphertext channel at a time.")
 @click.option("--call-bytes", type=click.IntRange(min=1 << 20), default=MAX_CALL_BYTES, show_default=True, help="Of ciphertexts in a call.")
 @click.option("--call-seconds", type=click.FloatRange(0.1, 1e7), default=3600.0, show_default=True, help="That a call may last.")
+@click.option(
+    "--weights-memory",
+    "weight_bytes",
+    type=click.IntRange(min=0),
+    default=DEFAULT_WEIGHT_BYTES,
+    show_default=True,
+    help="Bytes of transformed weights held in memory; more lie in temporary files.",
+)
 @click.option("--allow-insecure", is_flag=True, help="Let clients use parameters that say security_level 0.")
 @click.option("--allow-clear", is_flag=True, help="Let clients use the engine that does not encrypt.")
 def serve(

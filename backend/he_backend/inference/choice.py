@@ -11,10 +11,11 @@ from he_backend.graph.affine import AffineMap
 from he_backend.inference.cost import (
     MAX_WEIGHT_BYTES,
     Costs,
+    Estimate,
     RoundSize,
-    batch_nanoseconds,
-    grid_nanoseconds,
-    product_nanoseconds,
+    batch_estimate,
+    grid_estimate,
+    product_estimate,
     weight_bytes,
 )
 from he_backend.inference.grid import fits_grid, grid_sources
@@ -43,23 +44,27 @@ GRID = Packing("grid")
 
 @dataclass(frozen=True)
 class Option:
-    """A packing that a round can take, and its estimated nanoseconds for the rows wanted, under one prime."""
+    """A packing that a round can take, and what it is estimated to cost for the rows wanted."""
 
     packing: Packing
-    nanoseconds: float
+    estimate: Estimate
+
+    def price(self, goal: str, prime_bits: int, halves: int = 1) -> float:
+        """Nanoseconds, or bytes where these are the goal, under one prime."""
+        return self.estimate.bytes(prime_bits) if goal == "bytes" else self.estimate.nanoseconds(prime_bits, halves)
 
 
-def worth_taking(every: Sequence[Option], wanted: str) -> tuple[Option, ...]:
-    """Of all options of a round those of the packing wanted ('auto': any), the cheapest first.
+def worth_taking(every: Sequence[Option], wanted: str, goal: str = "latency", prime_bits: int = 54) -> tuple[Option, ...]:
+    """Of all options of a round those of the packing wanted ('auto': any), the cheapest first: by 'latency' or 'bytes'.
 
     Only 'batch', which every map fits, where the round has not the structure for the wanted one. Options that cost more than another and
     have no less noise are left out.
     """
     options = [option for option in every if wanted in ("auto", option.packing.name)]
     if not options:
-        return (Option(BATCH, 0.0),)
+        return tuple(option for option in every if option.packing is BATCH)
     chosen: list[Option] = []
-    for option in sorted(options, key=lambda one: (one.nanoseconds, one.packing.noise_factor)):
+    for option in sorted(options, key=lambda one: (one.price(goal, prime_bits), one.packing.noise_factor)):
         if not chosen or option.packing.noise_factor < chosen[-1].packing.noise_factor:
             chosen.append(option)
     return tuple(chosen)
@@ -77,19 +82,19 @@ def all_options(
     """Every packing that a round can take at a ring degree, batch first."""
     constant = 1 if affine.bias.any() else 0
     size = RoundSize(sum(affine.in_sizes) + constant, sum(affine.out_sizes), affine.nonzeros)
-    options = [Option(BATCH, batch_nanoseconds(costs, size, degree, rows))]
+    options = [Option(BATCH, batch_estimate(costs, size, degree, rows))]
     if structure is None or engine not in COEFFICIENT_ENGINES:
         return options
     if fits_grid(structure, degree):
         _, shift, _ = grid_sources(structure)
-        options.append(Option(GRID, grid_nanoseconds(costs, structure, len(shift) + constant, int((shift > 0).sum()), degree, rows)))
+        options.append(Option(GRID, grid_estimate(costs, structure, len(shift) + constant, int((shift > 0).sum()), degree, rows)))
     squares = _scaled_squares(affine, structure, stats)
     outputs = int((structure.scatter >= 0).sum(axis=1).max())  # of a channel
     for blocking in blockings(structure, degree):
         if weight_bytes(blocking, 1) <= MAX_WEIGHT_BYTES:
             width = min(degree, blocking.outs * outputs)
             packing = Packing("product", blocking, _noise_factor(spread(blocking, squares), stats))
-            options.append(Option(packing, product_nanoseconds(costs, blocking, width, rows)))
+            options.append(Option(packing, product_estimate(costs, blocking, width, rows)))
     return options
 
 

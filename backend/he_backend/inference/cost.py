@@ -1,4 +1,4 @@
-"""What a round costs under each packing, to choose between them: nanoseconds, of one prime, both parties and the wire together."""
+"""What a round costs under each packing, to choose between them: nanoseconds of both parties and the wire together, and bytes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from he_backend.inference.grid import grid_columns
 from he_backend.inference.product import Blocking
 from he_backend.inference.structure import Structure
 
-_SENT_BYTES, _ANSWER_BYTES = 6.75, 2.75
-# Products of fewer primes' worth of transformed weights are kept.
-MAX_WEIGHT_BYTES = 1 << 29
+_PRIME_BITS = 54  # of the prime that estimates are made for
+_SENT_BYTES, _ANSWER_BYTES = _PRIME_BITS / 8, 2.75  # a coefficient
+_DIGIT_BITS = 15  # of the engine's scalar multiplications
+# Products of fewer primes' worth of transformed weights are kept: in memory as far as there is room, in files beyond.
+MAX_WEIGHT_BYTES = 1 << 32
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,26 @@ def load_costs(path: Path) -> Costs:
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """What a round costs: nanoseconds of computing, those of scalar multiplications apart, bytes up and down, nanoseconds a byte."""
+
+    compute: float
+    scalar: float
+    sent: float
+    returned: float
+    byte: float
+
+    def bytes(self, prime_bits: int = _PRIME_BITS) -> float:
+        """Bytes both ways under a prime of so many bits."""
+        return self.sent * prime_bits / _PRIME_BITS + self.returned
+
+    def nanoseconds(self, prime_bits: int = _PRIME_BITS, halves: int = 1) -> float:
+        """The time under a prime of so many bits; `halves`: 2 for weights that the engine multiplies in two halves."""
+        digits = math.ceil(prime_bits / _DIGIT_BITS) / math.ceil(_PRIME_BITS / _DIGIT_BITS)
+        return self.compute + self.scalar * digits * halves + self.bytes(prime_bits) * self.byte
+
+
+@dataclass(frozen=True)
 class RoundSize:
     """Elements in and out, and scalar multiplications, of one row of a round."""
 
@@ -73,7 +95,7 @@ class RoundSize:
     multiplications: int
 
 
-def batch_nanoseconds(costs: Costs, size: RoundSize, degree: int, rows: int) -> float:
+def batch_estimate(costs: Costs, size: RoundSize, degree: int, rows: int) -> Estimate:
     """The cost of `rows` rows with an element to a polynomial."""
     columns = math.ceil(rows / degree)
     width = rows / columns
@@ -81,11 +103,11 @@ def batch_nanoseconds(costs: Costs, size: RoundSize, degree: int, rows: int) -> 
     fresh = sent * (costs.expand + columns * (costs.encrypt - costs.expand)) + sent * (costs.expand + costs.transform)
     decrypted = got * (costs.transform + columns * (costs.decrypt - costs.transform))
     linear = size.multiplications * costs.scalar * (degree + columns * width)
-    wire = (size.in_elements * rows * _SENT_BYTES + size.out_elements * (degree + rows) * _ANSWER_BYTES) * costs.byte
-    return fresh + decrypted + linear + wire
+    returned = size.out_elements * (degree + rows) * _ANSWER_BYTES
+    return Estimate(fresh + decrypted, linear, size.in_elements * rows * _SENT_BYTES, returned, costs.byte)
 
 
-def grid_nanoseconds(costs: Costs, structure: Structure, inputs: int, shifted: int, degree: int, rows: int) -> float:
+def grid_estimate(costs: Costs, structure: Structure, inputs: int, shifted: int, degree: int, rows: int) -> Estimate:
     """The cost of `rows` rows whose channels are read as `inputs` shifted ones, `shifted` of them by more than nothing."""
     constant = 1 if structure.bias else 0
     columns = grid_columns(rows, structure.positions, structure.reach, int(structure.place.max()), degree)
@@ -94,25 +116,28 @@ def grid_nanoseconds(costs: Costs, structure: Structure, inputs: int, shifted: i
     multiplications = structure.multiplications + constant * outs
     fresh = channels * (degree * (costs.expand + columns * (costs.encrypt - costs.expand)) + degree * (costs.expand + costs.transform))
     decrypted = outs * degree * (costs.transform + columns * (costs.decrypt - costs.transform))
-    linear = (multiplications * costs.scalar + inputs * costs.read + shifted * costs.shift) * (degree + columns * width)
-    wire = (channels * columns * width * _SENT_BYTES + outs * (degree + columns * width) * _ANSWER_BYTES) * costs.byte
-    return fresh + decrypted + linear + wire
+    read = (inputs * costs.read + shifted * costs.shift) * (degree + columns * width)
+    wanted = rows * int((structure.scatter >= 0).sum())
+    return Estimate(
+        fresh + decrypted + read,
+        multiplications * costs.scalar * (degree + columns * width),
+        channels * columns * width * _SENT_BYTES,
+        (outs * degree + wanted) * _ANSWER_BYTES,
+        costs.byte,
+    )
 
 
-def product_nanoseconds(costs: Costs, blocking: Blocking, width: int, rows: int) -> float:
-    """The cost of `rows` rows, a column each, under a blocking whose answers send `width` coefficients."""
+def product_estimate(costs: Costs, blocking: Blocking, wanted: int, rows: int) -> Estimate:
+    """The cost of `rows` rows, a column each, under a blocking of which `wanted` coefficients of an answer are read."""
     n, out = blocking.degree, blocking.out_count
-    shared = (
-        blocking.in_count * 2 * costs.expand
-        + blocking.pairs * costs.multiply
-        + out * (costs.answer + costs.transform + _ANSWER_BYTES * costs.byte)
-    )
+    shared = blocking.in_count * 2 * costs.expand + blocking.pairs * costs.multiply + out * (costs.answer + costs.transform)
     own = (
-        blocking.in_count * (costs.encrypt - costs.expand + costs.transform + _SENT_BYTES * costs.byte)
+        blocking.in_count * (costs.encrypt - costs.expand + costs.transform)
         + blocking.pairs * costs.multiply
-        + out * (costs.answer + costs.decrypt + width / n * _ANSWER_BYTES * costs.byte)
+        + out * (costs.answer + costs.decrypt)
     )
-    return n * (shared + rows * own)
+    sent, returned = rows * blocking.in_count * n * _SENT_BYTES, out * (n + rows * wanted) * _ANSWER_BYTES
+    return Estimate(n * (shared + rows * own), 0.0, sent, returned, costs.byte)
 
 
 def weight_bytes(blocking: Blocking, level: int) -> int:

@@ -6,48 +6,24 @@ norms and the data's own size, so that overflow is impossible without any calibr
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass, field
-from typing import Any, Callable, Mapping, NamedTuple, Sequence, Tuple, Union
-
-import numpy as np
+from typing import Any, Mapping, Tuple, Union
 
 from he_backend.ckks.engines import RoundMap, Traits, answer_modulus, tensor_moduli, traits
-from he_backend.ckks.exact_linear import MAX_ANSWER_BITS
-from he_backend.ckks.linear import MAX_WEIGHT_BITS
-from he_backend.ckks.params import Params, check_params
-from he_backend.errors import CapacityError, EngineError, ParameterError
-from he_backend.graph.affine import AffineMap, lower
+from he_backend.ckks.params import Params
 from he_backend.graph.model import ValueSpec
-from he_backend.graph.program import Program, Segment, Step
-from he_backend.inference.choice import BATCH, COEFFICIENT_ENGINES, Option, Packing, all_options, worth_taking
+from he_backend.graph.program import Step
 from he_backend.inference.cost import Costs
-from he_backend.inference.grid import GridLayout, lay_out_grid
+from he_backend.inference.grid import GridLayout
 from he_backend.inference.packing import ScaleRuns
-from he_backend.inference.product import ProductLayout, lay_out
-from he_backend.inference.quantise import LARGEST_SCALED, Noise, QuantisedMap, Statistics, best_width, quantise, relative_error, statistics
+from he_backend.inference.product import ProductLayout
+from he_backend.inference.quantise import LARGEST_SCALED
 from he_backend.inference.selection import Selection
-from he_backend.inference.structure import Structure, find_structure
 
 PACKINGS = ("batch", "grid", "product")
+GOALS = ("latency", "bytes")
 MIN_BITS, MAX_BITS, DEFAULT_BITS = 4, 24, 12
-# The promise leaves 2 bits for the largest of many errors over the typical one, and more where a client step makes errors larger: one
-# that raises to powers by the size of the exponents, one that divides (a normalisation of rows that vary little) by the divisor.
-_MARGIN_BITS, _POWER_MARGIN_BITS, _DIVISION_MARGIN_BITS = 2.0, 1.0, 5.0
-_POWERS = frozenset({"Softmax", "LogSoftmax", "Exp", "Pow"})
-_DIVISIONS = frozenset(
-    {"LayerNormalization", "InstanceNormalization", "GroupNormalization", "MeanVarianceNormalization", "LpNormalization", "LRN", "Div"}
-    | {"Reciprocal", "Log", "Sqrt"}
-)
-_MOST_BITS = 52.0
-_SPARE_BITS = 0.1  # that a smaller answer may cost
-# Primes that are 1 modulo 2N exist from a few bits above the size of 2N on.
-_SPARE_ANSWER_BITS = 6
-# What 'auto' picks from: ring degree and bits of its one prime, cheapest first.
-AUTO_LADDER = tuple((2048, size) for size in range(28, 55)) + tuple((4096, size) for size in range(55, 61))
-
-
 Layout = Union[GridLayout, ProductLayout]
 # Of each round, the packings that it could take and the nanoseconds that they are estimated to take.
 Considered = Tuple[Tuple[Tuple[str, float], ...], ...]
@@ -66,6 +42,7 @@ class PlanSpec:
     preset_name: str = "custom"
     allow_insecure: bool = False
     costs: Costs = field(default_factory=Costs)  # by which packings are chosen
+    goal: str = "latency"  # what is to be least, of estimated time and bytes
 
 
 @dataclass(frozen=True)
@@ -182,271 +159,9 @@ class ServerPlan:
     considered: Considered
 
 
-def make_plan(program: Program, model_id: str, model_name: str, spec: PlanSpec) -> ServerPlan:
-    """The plan of a program under a spec.
-
-    Raises ParameterError for an unknown packing or a precision outside 4 to 24 bits, CapacityError naming the round that does not fit.
-    """
-    if spec.packing not in (*PACKINGS, "auto"):
-        raise ParameterError(f"packing: {spec.packing!r} is not known; allowed: auto, {', '.join(PACKINGS)}")
-    if type(spec.bits) is not int or not MIN_BITS <= spec.bits <= MAX_BITS:
-        raise ParameterError(f"bits: {spec.bits!r}; allowed: {MIN_BITS} to {MAX_BITS} bits of precision")
-    if spec.packing in ("grid", "product") and spec.engine not in COEFFICIENT_ENGINES:
-        raise EngineError(
-            f"packing {spec.packing!r} needs engine {' or '.join(COEFFICIENT_ENGINES)}, not {spec.engine!r}; take packing auto or batch"
-        )
-    affines = [lower(segment, program.shapes) for segment in program.segments]
-    stats = [statistics(affine) for affine in affines]
-    margin = _step_margin(program)
-    due = spec.bits + margin
-    structures = [_structure(segment, affine, program, spec) for segment, affine in zip(program.segments, affines)]
-    rows = rows_class(spec.rows)
-
-    @functools.lru_cache(maxsize=None)
-    def every_option(degree: int) -> list[list[Option]]:
-        return [all_options(*parts, degree, spec.engine, rows, spec.costs) for parts in zip(affines, structures, stats)]
-
-    def options_at(degree: int) -> list[tuple[Option, ...]]:
-        return [worth_taking(every, spec.packing) for every in every_option(degree)]
-
-    if spec.preset == "auto":
-        params = _auto_params(stats, options_at, spec, due)
-    else:
-        params = check_params(spec.preset, spec.preset_name, spec.allow_insecure)
-    packings, choices = _choose_within(stats, options_at(params.ring_degree), params, spec, due)
-    rounds: list[RoundPlan] = []
-    maps: list[RoundMap] = []
-    shapes: dict[str, tuple[int, ...]] = {}
-    squares = 0.0
-    for segment, affine, stat, structure, packing, choice in zip(program.segments, affines, stats, structures, packings, choices):
-        shapes.update({name: tuple(program.shapes[name]) for name in segment.inputs + segment.outputs})
-        this, linear, error = _plan_round(segment, affine, stat, structure, packing, choice, params, spec, due + _share(len(stats)))
-        rounds.append(this)
-        maps.append(linear)
-        squares += error**2
-    client = ClientPlan(
-        model_id,
-        model_name,
-        spec.engine,
-        params,
-        program.inputs,
-        program.outputs,
-        shapes,
-        tuple(rounds),
-        program.steps,
-        _promise(squares) - margin,
-        program.public_constants,
-    )
-    considered = tuple(
-        tuple((name, min(one.nanoseconds for one in every if one.packing.name == name)) for name in _names(every))
-        for every in every_option(params.ring_degree)
-    )
-    return ServerPlan(client, tuple(maps), considered)
-
-
-def _names(options: Sequence[Option]) -> list[str]:
-    return list(dict.fromkeys(option.packing.name for option in options))
-
-
-def _step_margin(program: Program) -> float:
-    """Bits that client steps after the first round may cost."""
-    ops = {op for step in program.steps[1:] for op in step.ops}
-    return (_POWER_MARGIN_BITS if ops & _POWERS else 0.0) + (_DIVISION_MARGIN_BITS if ops & _DIVISIONS else 0.0)
-
-
 def rows_class(rows: int) -> int:
     """The number of rows that packings are chosen for: the next power of two, so that few plans serve all requests."""
     return 1 << max(0, rows - 1).bit_length()
-
-
-def _structure(segment: Segment, affine: AffineMap, program: Program, spec: PlanSpec) -> Structure | None:
-    if spec.packing == "batch" or spec.engine not in COEFFICIENT_ENGINES:
-        return None
-    return find_structure(affine, [tuple(program.shapes[name]) for name in segment.inputs])
-
-
-def _auto_params(
-    stats: Sequence[Sequence[Statistics]], options_at: Callable[[int], Sequence[Sequence[Option]]], spec: PlanSpec, due: float
-) -> Params:
-    """The smallest ring and prime of the ladder whose promise reaches the bits wanted; the most precise of them if none does."""
-    best, most = None, -math.inf
-    degrees = sorted({degree for degree, _ in AUTO_LADDER})
-    packings = {degree: [options[0].packing for options in options_at(degree)] for degree in degrees}
-    for single in (True, False):  # weights that the engine computes at once cost half
-        for degree, size in AUTO_LADDER:
-            literal = {"poly_modulus_degree": degree, "coeff_modulus": [size], "security_level": 128, "complex_packing": True}
-            params = check_params(literal, f"auto_N{degree.bit_length() - 1}_{size}")
-            kind = traits(spec.engine, params)
-            promise = _total_promise([_choice(stat, packing, params, kind, due, single) for stat, packing in zip(stats, packings[degree])])
-            if promise > most:
-                best, most = params, promise
-            if promise >= due + _SPARE_BITS:
-                return params
-    assert best is not None
-    return best
-
-
-class _Choice(NamedTuple):
-    """Primes and weight width of one round, and the relative error that they lead to."""
-
-    level: int
-    width: int
-    error: float
-
-
-def _choose_within(
-    stats: Sequence[Sequence[Statistics]], options: Sequence[Sequence[Option]], params: Params, spec: PlanSpec, due: float
-) -> tuple[list[Packing], list[_Choice]]:
-    """Packings and choices: the cheapest packings, and where they miss the precision wanted, quieter ones.
-
-    Rounds are made quieter one by one, each time the one that gains most for what it costs, until the precision is reached or comes to
-    half a bit less than the quietest packings would have.
-    """
-    taken = [0] * len(options)
-
-    def packings() -> list[Packing]:
-        return [mine[at].packing for mine, at in zip(options, taken)]
-
-    choices = _choose(stats, packings(), params, spec, due)
-    if _total_promise(choices) >= due or all(len(mine) == 1 for mine in options):
-        return packings(), choices
-    kind, goal = traits(spec.engine, params), due + _share(len(stats)) + _SPARE_BITS
-    errors = [[_choice(stat, one.packing, params, kind, goal, False).error ** 2 for one in mine] for stat, mine in zip(stats, options)]
-    enough = max(2.0 ** (-2.0 * (due + _MARGIN_BITS)), 2.0 * sum(min(mine) for mine in errors))
-    while sum(mine[at] for mine, at in zip(errors, taken)) > enough:
-        better = [
-            ((errors[i][taken[i]] - errors[i][to]) / (options[i][to].nanoseconds - options[i][taken[i]].nanoseconds + 1.0), i, to)
-            for i in range(len(options))
-            for to in range(taken[i] + 1, len(options[i]))
-            if errors[i][to] < errors[i][taken[i]]
-        ]
-        if not better:
-            break
-        _, i, to = max(better)
-        taken[i] = to
-    return packings(), _choose(stats, packings(), params, spec, due)
-
-
-def _choose(
-    stats: Sequence[Sequence[Statistics]], packings: Sequence[Packing], params: Params, spec: PlanSpec, due: float
-) -> list[_Choice]:
-    """The cheapest choices that reach what is due over all rounds; the most precise ones if none do."""
-    kind = traits(spec.engine, params)
-    goal = due + _share(len(stats)) + _SPARE_BITS
-    ways = [[_choice(stat, packing, params, kind, goal, single) for stat, packing in zip(stats, packings)] for single in (True, False)]
-    for choices in ways:
-        if _total_promise(choices) >= due + _SPARE_BITS:
-            return choices
-    return max(ways, key=_total_promise)
-
-
-def _choice(stats: Sequence[Statistics], packing: Packing, params: Params, kind: Traits, goal: float, single: bool) -> _Choice:
-    """The fewest primes that reach the goal, or as many as help; `single` keeps weights to what the engine computes at once."""
-    most_bits = kind.single_weight_bits if single else MAX_WEIGHT_BITS
-    best = _Choice(1, 0, math.inf)
-    for level in range(1, len(params.moduli) + 1):
-        modulus = math.prod(params.moduli[:level])
-        if modulus.bit_length() > kind.most_modulus_bits:
-            break
-        width, error = best_width(stats, modulus, _noise(kind, params, modulus.bit_length(), packing), most_bits)
-        if error < best.error:
-            best = _Choice(level, width, error)
-        if _promise(error**2) >= goal:
-            break
-    return best
-
-
-def _share(rounds: int) -> float:
-    """Bits by which each of several equal rounds must be better than the whole: their errors add up like independent ones."""
-    return 0.5 * math.log2(max(1, rounds))
-
-
-def _total_promise(choices: Sequence[_Choice]) -> float:
-    return _promise(sum(choice.error**2 for choice in choices))
-
-
-def _plan_round(
-    segment: Segment,
-    affine: AffineMap,
-    stats: Sequence[Statistics],
-    structure: Structure | None,
-    packing: Packing,
-    choice: _Choice,
-    params: Params,
-    spec: PlanSpec,
-    due: float,
-) -> tuple[RoundPlan, RoundMap, float]:
-    """One round, its integer map, and the relative error to expect."""
-    kind = traits(spec.engine, params)
-    level, width, _ = choice
-    modulus = math.prod(params.moduli[:level])
-    answer_bits, error = _answer_bits(stats, packing, width, modulus, kind, params, due)
-    map_ = quantise(affine, width)
-    linear: RoundMap = map_.linear
-    layout: Layout | None = None
-    if structure is not None and packing is not BATCH:
-        laid = _lay_out(structure, packing, map_)
-        if laid is None:
-            return _plan_round(segment, affine, stats, None, BATCH, choice, params, spec, due)
-        layout, linear = laid
-    this = RoundPlan(
-        segment.index,
-        segment.inputs,
-        segment.outputs,
-        packing.name,
-        level,
-        tuple(_runs(scales) for scales in map_.scales),
-        map_.constant,
-        tuple(tuple(int(n) for n in row) for row in map_.norms),
-        map_.weight_bits,
-        answer_bits,
-        _promise(error**2),
-        map_.linear.multiplications,
-        layout,
-    )
-    if safe_scale(this, modulus, kind, params.ring_degree, tuple(1.0 for _ in segment.inputs)) < 1.0:
-        if layout is not None and spec.packing == "auto":
-            return _plan_round(segment, affine, stats, None, BATCH, choice, params, spec, due)
-        raise CapacityError(
-            f"round {segment.index} ({segment.name}): sums of its weights leave no room for values under preset {params.name} "
-            f"({modulus.bit_length()} bits); take a preset with a larger modulus"
-        )
-    return this, linear, error
-
-
-def _lay_out(structure: Structure, packing: Packing, map_: QuantisedMap) -> tuple[Layout, RoundMap] | None:
-    values = sum(map_.in_sizes)
-    if packing.blocking is None:
-        return lay_out_grid(structure, map_.linear, values)
-    return lay_out(structure, packing.blocking, map_.linear, values)
-
-
-def _noise(kind: Traits, params: Params, modulus_bits: int, packing: Packing) -> Noise:
-    """The noise of rounds whose answers are switched to as many bits as can be."""
-    factor = kind.noise_factor * packing.noise_factor
-    if not kind.switches:
-        return Noise(factor)
-    return Noise(factor, params.ring_degree, answer_modulus(params.ring_degree, min(MAX_ANSWER_BITS, modulus_bits)))
-
-
-def _answer_bits(
-    stats: Sequence[Statistics], packing: Packing, width: int, modulus: int, kind: Traits, params: Params, due: float
-) -> tuple[int, float]:
-    """The smallest answer that keeps the precision wanted, or costs a tenth of a bit of what there is; and the error it leads to."""
-
-    def error(noise: Noise) -> float:
-        return max((relative_error(stat, width, modulus, noise) for stat in stats), default=0.0)
-
-    largest = _noise(kind, params, modulus.bit_length(), packing)
-    if not kind.switches:
-        return 0, error(largest)
-    top = min(MAX_ANSWER_BITS, modulus.bit_length())
-    due = min(due, _promise(error(largest) ** 2) - _SPARE_BITS)
-    for size in range(params.ring_degree.bit_length() + _SPARE_ANSWER_BITS, top):
-        found = error(Noise(largest.factor, params.ring_degree, answer_modulus(params.ring_degree, size)))
-        if _promise(found**2) >= due:
-            return size, found
-    return top, error(largest)
 
 
 def safe_scale(this: RoundPlan, modulus: int, kind: Traits, ring_degree: int, largest: tuple[float, ...]) -> float:
@@ -469,15 +184,3 @@ def safe_scale(this: RoundPlan, modulus: int, kind: Traits, ring_degree: int, la
             bound = min(bound, room / (reach * kind.growth))
     peak = max([*largest, this.constant])
     return min(bound, min(modulus / 2.0, LARGEST_SCALED) * (1.0 - 2.0**-40) / (peak * kind.growth)) if peak > 0 else 1.0
-
-
-def _runs(scales: np.ndarray) -> ScaleRuns:
-    """Equal neighbours as (how many, scale)."""
-    starts = np.flatnonzero(np.concatenate([[True], scales[1:] != scales[:-1]])) if len(scales) else np.zeros(0, int)
-    counts = np.diff(np.append(starts, len(scales)))
-    return tuple((int(count), float(scales[start])) for start, count in zip(starts, counts))
-
-
-def _promise(squared_error: float) -> float:
-    """Bits of precision promised for a squared relative error; at most 52, as float64 has."""
-    return round(min(_MOST_BITS, -0.5 * math.log2(squared_error)) - _MARGIN_BITS, 2) if squared_error > 0 else _MOST_BITS

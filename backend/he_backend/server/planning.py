@@ -9,7 +9,8 @@ from he_backend.ckks.params import Params
 from he_backend.graph import Program
 from he_backend.inference.cost import costs_path, load_costs
 from he_backend.inference.describe import plan_figures
-from he_backend.inference.plan import PlanSpec, make_plan
+from he_backend.inference.plan import PlanSpec
+from he_backend.inference.planner import make_plan
 from he_backend.server.registry import ModelRecord
 
 

@@ -19,9 +19,11 @@ from he_backend.access.callers import LOCAL, Caller
 from he_backend.ckks import serial
 from he_backend.ckks.engines import ReadyMap, available, check_engine, read_tensor, ready_map, tensor_moduli, traits, usable_cores
 from he_backend.ckks.params import PRESETS, check_params
+from he_backend.ckks.weights import DEFAULT_WEIGHT_BYTES, WeightRoom
 from he_backend.errors import EngineError, NotFoundError, NotPermitted, ProtocolError
 from he_backend.inference.cost import Costs, costs_path, load_costs
-from he_backend.inference.plan import PlanSpec, ServerPlan, make_plan, rows_class
+from he_backend.inference.plan import ClientPlan, PlanSpec, rows_class
+from he_backend.inference.planner import make_plan
 from he_backend.inference.probe import ANSWER_BITS, probe_map
 from he_backend.inference.selection import Selection
 from he_backend.inference.wire import plan_digest, plan_to_bytes
@@ -61,7 +63,7 @@ class _Ready:
 
     digest: str
     client_bytes: bytes
-    plan: ServerPlan
+    plan: ClientPlan
     maps: tuple[ReadyMap, ...]
     selections: tuple[Selection | None, ...]
 
@@ -70,7 +72,7 @@ class CipherService:
     """Answers the calls of the ciphertext channel for the models of a source.
 
     `allow_clear` lets a client choose the engine that does not encrypt (tests, baselines); `allow_insecure` lets it choose parameters that
-    say security_level 0. `observe` is called after each round.
+    say security_level 0. Transformed weights of more than `weight_bytes` lie in temporary files. `observe` is called after each round.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class CipherService:
         keep_plans: int = 8,
         threads: int = 0,
         costs: Costs | None = None,
+        weight_bytes: int = DEFAULT_WEIGHT_BYTES,
         observe: Callable[[RoundFigures], None] | None = None,
     ) -> None:
         self._models, self._observe = models, observe
@@ -90,6 +93,7 @@ class CipherService:
         self._max_call_bytes, self._keep = max_call_bytes, keep_plans
         self._threads = threads or usable_cores()
         self._costs = load_costs(costs_path()) if costs is None else costs
+        self._room = WeightRoom(weight_bytes)
         self._plans: OrderedDict[str, _Ready] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -108,7 +112,7 @@ class CipherService:
 
     def _plan(self, incoming: Incoming, call: _Call) -> Answer:
         ready = self._find_plan(incoming.head, call.caller)
-        client = ready.plan.client
+        client = ready.plan
         return messages.PlanReply(ready.digest, client.model_id, client.model_name), (ready.client_bytes,)
 
     def _probe(self, incoming: Incoming, call: _Call) -> Answer:
@@ -125,7 +129,7 @@ class CipherService:
         ready = self._find_plan(head.plan, call.caller)
         if ready.digest != head.plan_digest:
             raise ProtocolError("the model or the software changed since this plan was made: ask for a new plan and start again")
-        client, index = ready.plan.client, head.round_index
+        client, index = ready.plan, head.round_index
         if index >= len(ready.maps):
             raise ProtocolError(f"round {index} was asked for; the plan has rounds 0 to {len(ready.maps) - 1}")
         header = serial.read_header(head.header)
@@ -172,19 +176,20 @@ class CipherService:
             request.options.get("preset_name", "custom"),
             self._allow_insecure,
             self._costs,
+            request.options.get("minimise", "latency"),
         )
-        what = [spec.model, spec.engine, spec.preset, spec.packing, spec.bits, spec.preset_name, rows_class(spec.rows)]
+        what = [spec.goal, spec.model, spec.engine, spec.preset, spec.packing, spec.bits, spec.preset_name, rows_class(spec.rows)]
         key = json.dumps(what, sort_keys=True)
         with self._lock:
             if key not in self._plans:
                 plan = make_plan(model.program, model.model_id, model.model_name, spec)
                 data = plan_to_bytes(plan.client)
                 maps = tuple(
-                    ready_map(spec.engine, plan.client.params, linear, this.level, this.answer_bits, self._threads)
+                    ready_map(spec.engine, plan.client.params, linear, this.level, this.answer_bits, self._threads, self._room)
                     for this, linear in zip(plan.client.rounds, plan.maps)
                 )
                 selections = tuple(plan.client.selection(this.index) for this in plan.client.rounds)
-                self._plans[key] = _Ready(plan_digest(data), data, plan, maps, selections)
+                self._plans[key] = _Ready(plan_digest(data), data, plan.client, maps, selections)
             self._plans.move_to_end(key)
             while len(self._plans) > self._keep:
                 self._plans.popitem(last=False)
