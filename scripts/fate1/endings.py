@@ -14,7 +14,7 @@ from .traces import files, no_key
 
 LONG = "he_nn_model_service_inference"  # one component and rows of a file; with server_url '' the host party takes the server's place
 TASK = "he_nn_inference_0"
-MOST_SECONDS = 60
+MOST_SECONDS = 120
 NO_MODEL = "there is no model 'not-there'"
 UNUSABLE = "the guest's rows cannot be used; the guest's own log says why"
 FAILURES = (  # what is wrong, and what the guest and the host read
