@@ -23,6 +23,7 @@ from .opening import OpenedLink
 from .params import EvalParams, InferenceParams, LoadParams, Params
 from .roles import Tracker, by_service, find_file, preset_of, round_figures
 from .table import Predictions, Rows, from_array, predictions
+from .waiting import Watched
 
 MOST_ROUNDS_SHOWN = 40
 Q = TypeVar("Q", EvalParams, InferenceParams)
@@ -50,7 +51,7 @@ class DataOwner:
         if by_service(params):
             artifact = service.load(params)
         else:
-            with Caller(channel) as host:
+            with Caller(Watched(channel, self.tracker, "host")) as host:
                 artifact = ModelArtifact.of(host.call("load", **_values(params)).values)
         self.tracker.log(f"bound model {artifact.model_name} ({artifact.model_type}, id {artifact.model_id})")
         self.tracker.summary({**_words(artifact), **_short(artifact.plan)})
@@ -62,7 +63,7 @@ class DataOwner:
             model_id, model_type = wanted_model(params.model_id, params.model_type, artifact)
             result = service.evaluate(_with_custom_text(replace(params, model_id=model_id, model_type=model_type)), artifact)
         else:
-            with Caller(channel) as host:
+            with Caller(Watched(channel, self.tracker, "host")) as host:
                 model_id, model_type = wanted_model(params.model_id, params.model_type, artifact)
                 params = _with_custom_text(replace(params, model_id=model_id, model_type=model_type))
                 result = ModelArtifact.of(host.call("evaluate", **_values(params)).values)
@@ -76,7 +77,7 @@ class DataOwner:
         """
         if by_service(params):
             return self._by_service(params, table, artifact)
-        with Caller(channel) as host:  # from here on the host hears of what goes wrong
+        with Caller(Watched(channel, self.tracker, "host")) as host:  # from here on the host hears of what goes wrong
             model_id, model_type = wanted_model(params.model_id, params.model_type, artifact)
             rows = _read(table, params)
             run = self._encrypted if params.is_encryption else self._plain

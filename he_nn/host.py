@@ -26,6 +26,7 @@ from .channel import Channel, Message, answer
 from .opening import answer_calls
 from .params import EvalParams, InferenceParams, LoadParams, Params
 from .roles import Tracker, by_service, preset_of, round_figures
+from .waiting import Watched
 
 T = TypeVar("T")
 LOAD_PRESET = "N13_L8"  # he-nn-load has no encryption parameters; its plan summary is for the default of the others
@@ -48,7 +49,7 @@ class ModelOwner:
             bound[:] = [self._bind(LoadParams.of(_given(request)))]
             return Message(bound[0].to_dict())
 
-        answer(channel, {"load": load})
+        answer(Watched(channel, self.tracker, "guest"), {"load": load})
         model = _last(bound)
         self.tracker.summary({"model_name": model.model_name, "test_acc": model.test_acc, **_short(model.plan)})
         return model
@@ -63,7 +64,7 @@ class ModelOwner:
             done[:] = [self._evaluate(EvalParams.of(_given(request)))]
             return Message(done[0].to_dict())
 
-        answer(channel, {"evaluate": evaluate})
+        answer(Watched(channel, self.tracker, "guest"), {"evaluate": evaluate})
         model = _last(done)
         self.tracker.summary({"model_name": model.model_name, **_short(model.figures)})
         return model
@@ -101,7 +102,7 @@ class ModelOwner:
                 traffic["bytes_out"] += len(frame)
                 yield frame
 
-        answer(channel, {"describe": describe, "plain": plain}, frames)
+        answer(Watched(channel, self.tracker, "guest"), {"describe": describe, "plain": plain}, frames)
         artifact = self._artifact(_last([] if models.record is None else [models.record]), params.encryption_parameters)
         self.tracker.summary({"model_name": artifact.model_name, "model_type": artifact.model_type, **traffic})
         return replace(artifact, figures=dict(traffic))

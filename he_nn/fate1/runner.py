@@ -45,16 +45,19 @@ class HeNNRunner(ModelBase):
         self.model_param.check()
         self.component_properties.parse_component_param(cpn_input.roles, self.model_param)
         self.role = self.component_properties.role
+        channel = FateChannel(self.is_guest, self.component_properties.host_party_idlist)
         try:
-            channel = FateChannel(self.is_guest, self.component_properties.host_party_idlist)
             self.model_output = export_model(self.module, self.work(cpn_input, channel, FateTracker(self)))
         except HeError as error:
             error.__cause__, error.__suppress_context__ = None, True  # FATE reports the whole chain
+            LOGGER.error(str(error))
+            channel.part()
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, its text may hold what another party must not see
             where = traceback.extract_tb(error.__traceback__)[-1]
             LOGGER.error(f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}")
             place = f"{where.filename.rsplit('/', 1)[-1]}:{where.lineno}"
+            channel.part()
             text = f"{self.module}: {type(error).__name__} at {place}; the log of this party's task shows the way there"
             raise EngineError(text) from None
         self.save_summary()

@@ -84,9 +84,13 @@ def _remove(data, _, dice):
     return data
 
 
+def _noise(dice, size):
+    return dice.getrandbits(8 * size).to_bytes(size, "little")  # Random.randbytes came with Python 3.9
+
+
 def _insert(data, _, dice):
     place = dice.randrange(len(data) + 1)
-    data[place:place] = dice.choice((*WORDS, dice.randbytes(dice.choice((1, 4, 33)))))
+    data[place:place] = dice.choice((*WORDS, _noise(dice, dice.choice((1, 4, 33)))))
     return data
 
 

@@ -65,8 +65,8 @@ def parameters(module, values, alias="component_0"):
     return {name: value for name, value in param.as_dict().items() if not name.startswith("_")}
 
 
-def run(module, values, table=None, models=None, hosts=1, host_values=None):
-    """(guest, host) of one component; raises the guest's error, or the host's where the guest was only broken off by it."""
+def run(module, values, table=None, models=None, hosts=1, host_values=None, told=None):
+    """(guest, host) of one component, told first; raises the guest's error, or the host's where the guest was only broken off by it."""
     from fate_arch.session import Federation
 
     federation = Federation()
@@ -83,6 +83,8 @@ def run(module, values, table=None, models=None, hosts=1, host_values=None):
         thread.join(120)
     guest, host = parties[0], parties[1] if len(parties) > 1 else None
     guest.crossed = federation.sizes
+    if told is not None:
+        told(parties)
     errors = [party.error for party in parties if party.error is not None]
     if errors:
         raise next((error for error in errors if "task has failed" not in str(error)), errors[0])

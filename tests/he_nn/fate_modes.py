@@ -60,6 +60,13 @@ def credit(flow, home):
     board(flow, job_id, "he_nn_inference_0")
 
 
+def student(flow):
+    """A regression network of the host's, by the conf and dsl of FATE 1.x."""
+    started = time.monotonic()
+    job_id = flow.submit(to_dag(read_job(*(str(EXAMPLES / f"he_nn_student_{part}.json") for part in ("conf", "dsl")))))
+    result("student", flow, job_id, started, ["he_nn_inference_0"], ["he_nn_inference_0"], ["evaluation_0"])
+
+
 def board(flow, job_id, task):
     """What FATE-Board asks FATE Flow about a task, besides the metrics themselves."""
     which = {"job_id": job_id, "role": GUEST[0], "party_id": GUEST[1], "task_name": task}
@@ -140,6 +147,21 @@ def services(flow, home, server, client):
     say("services", **values)
 
 
+def examples(flow, home, server, client):
+    """The examples as they stand that no other check submits, but for the services' addresses and their network."""
+    served = {"model_type": "Vehicle", "server_url": server, "client_url": client, "file_inference": str(home / "vehicle.npy")}
+    ways = {"model_client_inference": served, "model_service_inference": served}
+    for name in ("model_load", "model_eval", "model_inference", "vehicle", *ways):
+        started = time.monotonic()
+        job = read_job(*(str(EXAMPLES / f"he_nn_{name}_{part}.json") for part in ("conf", "dsl")))
+        conf = json.loads(json.dumps(job.conf))
+        tasks = {task: values for task, values in conf["component_parameters"]["common"].items() if task.startswith("he_nn_")}
+        for values in tasks.values():
+            values.update({key: value for key, value in ways.get(name, {}).items() if key in values})
+        job_id = flow.submit(to_dag(Job(conf, job.dsl, job.folder)))
+        result(f"example {name}", flow, job_id, started, [task for task in tasks if "inference" in task], tasks)
+
+
 def killed(flow, home):
     """The model owner's process of an inference is killed: the job ends, tells so, and leaves nothing running."""
     job, _ = example("model_eval", model_type="MLP", batch_size=512)
@@ -183,10 +205,12 @@ def main():
     home, server, client = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     np.save(home / "vehicle.npy", np.loadtxt(home / "vehicle_scale_homo_guest.csv", delimiter=",", skiprows=1)[:60, 2:].astype(np.float32))
     with Standalone(home, {"HE_NN_HOME": str(home)}) as flow:
-        upload(flow, home, ["default_credit_homo_guest", "vehicle_scale_homo_guest"])
+        upload(flow, home, ["default_credit_homo_guest", "vehicle_scale_homo_guest", "student_homo_guest", "digits_test"])
         credit(flow, home)
+        student(flow)
         vehicle(flow)
         services(flow, home, server, client)
+        examples(flow, home, server, client)
         killed(flow, home)
 
 

@@ -43,7 +43,8 @@ def test_parameters_are_those_of_the_components(name):
 
 
 @pytest.mark.parametrize(("name", "kind", "table"), [("he_nn_credit", "binary", "default_credit_homo_guest"),
-                                                     ("he_nn_vehicle", "multi", "vehicle_scale_homo_guest")])  # fmt: skip
+                                                     ("he_nn_vehicle", "multi", "vehicle_scale_homo_guest"),
+                                                     ("he_nn_student", "regression", "student_homo_guest")])  # fmt: skip
 def test_the_table_examples_chain_load_eval_inference_and_evaluation(name, kind, table):
     found = tasks(name)
 

@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from he_backend import zoo
 from he_backend.errors import EngineError, InputError, NotFoundError, ParameterError
+from he_backend.graph import convert
 from he_nn.table import read_detail
 from tests import processes
 from tests.he_nn import fate1_job
@@ -121,12 +124,46 @@ def test_fates_board_gets_one_row_of_figures_and_curves(loaded):
     assert json.dumps([guest.tracker.points, host.tracker.points])
 
 
-def test_what_crosses_is_few_objects_in_each_direction(loaded):
+def test_an_inference_takes_as_many_trips_as_it_has_segments_and_two(loaded):
+    """An object there and one back for each; FATE 1.x takes 0.1 s for either. The last one there says that the task is over."""
+    segments = convert(str(zoo.shipped("MLP").onnx_path)).rounds
     guest, _ = fate1_job.run("HeNNInference", ENCRYPTED, lines(digits(64)[0]), models=fate1_job.chained("he_nn_load_0", *loaded))
 
-    trips = [name for name, _ in guest.crossed].count("host_to_guest")
-    assert trips <= guest.tracker.summary["rounds"] + 4
-    assert {name for name, _ in guest.crossed} == {"guest_to_host", "host_to_guest"}
+    crossed = [name for name, _ in guest.crossed]
+    assert segments == 3 and crossed == ["guest_to_host", "host_to_guest"] * (segments + 2) + ["guest_to_host"]
+
+
+def failing(values, **more):
+    """(guest's error, host's error) of an inference that fails."""
+    parties = []
+    with pytest.raises(Exception) as raised:
+        fate1_job.run("HeNNInference", {**ENCRYPTED, **values}, told=parties.extend, **more)
+    guest, host = parties
+    assert raised.value in (guest.error, host.error)
+    return guest.error, host.error
+
+
+def test_both_parties_read_why_a_guest_failed_whose_end_destroys_what_is_under_way(loaded):
+    guest, host = failing({"file_inference": "gone.npy"})
+
+    assert "there is no file gone.npy" in str(guest)
+    assert "the guest's rows cannot be used" in str(host) and "gone" not in str(host)
+
+
+def test_both_parties_read_why_a_host_refused(loaded):
+    guest, host = failing({"model_id": "gone"}, table=lines(digits(4)[0]))
+
+    assert "there is no model 'gone'" in str(guest) and "there is no model 'gone'" in str(host)
+
+
+def test_a_failing_guest_waits_for_no_host_for_ever(loaded, monkeypatch):
+    monkeypatch.setattr("he_nn.fate1.channel.PATIENCE_S", 0.3)
+    monkeypatch.setattr("he_nn.fate1.host.HeNNInferenceHost.work", lambda *given: time.sleep(3))
+    started = time.monotonic()
+
+    guest, _ = failing({"file_inference": "gone.npy"})
+
+    assert "there is no file gone.npy" in str(guest) and time.monotonic() - started < 10
 
 
 def test_rows_of_a_file_keep_their_order_beyond_ten(loaded, home):

@@ -9,6 +9,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from he_backend import zoo
 from he_backend.graph import Reference
 from he_backend.server.registry import Registry
 from he_backend.zoo.tabular import read_table, train_table
@@ -17,7 +18,8 @@ from tests import processes
 from tests.he_nn import fate_tables
 from tests.he_nn.test_fate_job import PYTHON, TOP, left_over, pytestmark  # noqa: F401 - the same conditions hold here
 
-TIMEOUT_S = 900
+TIMEOUT_S = 1200
+DIGITS = 40
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +27,16 @@ def home(tmp_path_factory):
     """A FATE home with the guest's tables in it and the host's networks, trained on its own, in its registry."""
     home = tmp_path_factory.mktemp("fate_modes")
     credit_host, _ = fate_tables.credit(home)
+    student_host, _ = fate_tables.student(home)
     (home / "vehicle_scale_homo_guest.csv").write_bytes(fate_tables.table("vehicle_scale_homo_guest").read_bytes())
+    x, y = zoo.shipped("CNN").load_test()
+    digits = np.column_stack([np.arange(DIGITS), y[:DIGITS], x[:DIGITS].reshape(DIGITS, -1)])
+    header = ",".join(["id", "y", *(f"x{index}" for index in range(digits.shape[1] - 2))])
+    np.savetxt(
+        home / "digits_test.csv", digits, delimiter=",", header=header, comments="", fmt=["%d", "%d", *["%g"] * (len(digits[0]) - 2)]
+    )
     add(home, "Credit", read_table(credit_host, "y"), epochs=15)
+    add(home, "Student", read_table(student_host, "y"), task="regression", epochs=50)
     add(home, "Vehicle", read_table(fate_tables.table("vehicle_scale_homo_host"), "y"))
     return home
 
@@ -56,7 +66,9 @@ def checks(tmp_path_factory, home, server_home):
         client.stop()
         server.stop()
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return {line["check"]: line for line in map(json.loads, done.stdout.splitlines())}
+    found = {line["check"]: line for line in map(json.loads, done.stdout.splitlines())}
+    print(*(f"{name:<36} {line['seconds']:6.1f} s" for name, line in found.items() if "seconds" in line), sep="\n")
+    return found
 
 
 def uploaded(home, name):
@@ -113,6 +125,36 @@ def test_a_vehicle_is_predicted_by_a_job_of_the_pipeline_api(checks, home):
     summary = metric(check, "he_nn_inference_0", "summary")[0]["data"]
     assert summary["preset"] == "N12_L4" and summary["task"] == "multi" and summary["is_encryption"] is True
     assert evaluated(check)["multi_accuracy"] == pytest.approx(summary["accuracy"])
+
+
+def test_a_students_grade_is_predicted_and_fate_measures_a_regression(checks, home):
+    check = checks["student"]
+    assert check["status"] == "success", check["failures"]
+    rows = uploaded(home, "student_homo_guest")
+    due = plain(home, "Student", rows).reshape(-1)
+    table = {row["id"]: row for row in check["tables"]["he_nn_inference_0"]}
+
+    got = np.array([float(table[row["id"]]["predict_score"]) for row in rows])
+    np.testing.assert_allclose(got, due, atol=0.05)
+    truth = np.array([float(row["y"]) for row in rows])
+    assert evaluated(check)["rmse"] == pytest.approx(np.sqrt(np.mean((got - truth) ** 2)), abs=1e-4)
+    summary = metric(check, "he_nn_inference_0", "summary")[0]["data"]
+    assert summary["task"] == "regression" and evaluated(check)["r2_score"] == pytest.approx(summary["r2"], abs=1e-4)
+
+
+EXAMPLES = ("model_load", "model_eval", "model_inference", "vehicle", "model_client_inference", "model_service_inference")
+
+
+@pytest.mark.parametrize("name", EXAMPLES)  # all_in_one is the demo's; credit and student have tests of their own
+def test_the_other_examples_run_as_they_stand(checks, name):
+    check = checks[f"example {name}"]
+    assert check["status"] == "success", check["failures"]
+
+    assert all(metric(check, task, "summary") for task in check["metrics"])
+    rows = {"model_inference": DIGITS, "vehicle": 413, "model_client_inference": 1, "model_service_inference": 1}
+    assert [len(table) for table in check["tables"].values()] == ([rows[name]] if name in rows else [])
+    if name == "model_inference":
+        assert metric(check, "he_nn_inference_0", "summary")[0]["data"]["accuracy"] > 0.9
 
 
 def test_the_board_finds_a_table_and_a_curve(checks):

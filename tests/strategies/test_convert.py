@@ -177,7 +177,7 @@ def test_exact_does_without_the_data_set_and_says_what_is_missing():
     answer = run("AlexNet", "--data", "mnist")
 
     assert answer.exit_code == 0 and "train-images" not in answer.stdout
-    assert "t10k-images-idx3-ubyte.gz" in answer.stderr and "accuracy not measured" in answer.stdout
+    assert "t10k-images-idx3-ubyte.gz" in answer.output and "accuracy not measured" in answer.stdout
     assert run("AlexNet", "--data", "mnist", "--strategy", "he-friendly").exit_code == 1
 
 

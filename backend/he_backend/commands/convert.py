@@ -35,7 +35,7 @@ any other give --data and --test, .npz files with arrays x (rows) and y (labels)
 @click.option("--embeddings", type=click.Choice(["file", "refuse", "public", "private"]), default="file", show_default=True,
               help="Tables looked up by data: what the file says, or a choice to write into --out.")  # fmt: skip
 @click.option("--epochs", type=click.IntRange(min=1), default=None, help="Of fine-tuning; by default 3, or enough for 2000 steps.")
-@click.option("--learning-rate", type=click.FloatRange(min=0, max=1, min_open=True), default=None, help="Highest; by default 0.001.")
+@click.option("--learning-rate", type=click.FloatRange(min=0, max=1), default=None, help="Highest, above 0; by default 0.001.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the order of training rows.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

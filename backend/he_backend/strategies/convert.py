@@ -204,16 +204,16 @@ def _friendly(
     """The network after the he-friendly strategy, what was replaced, and the epochs it was trained for."""
     if data is None or not len(data.train_x):
         raise InputError("he-friendly trains the network on: give it training rows (--data), or take the strategy 'exact'")
+    if (epochs is not None and epochs < 1) or threads < 1:
+        raise ParameterError(f"epochs is {epochs} and threads is {threads}: both must be 1 or more")
+    if learning_rate is not None and not 0 < learning_rate <= 1:
+        raise ParameterError(f"learning_rate is {learning_rate}: it must be above 0 and at most 1")
     try:
         import torch
     except ImportError as missing:
         raise EngineError("he-friendly needs torch: pip install 'he-nn[torch]'") from missing
     from he_backend.strategies import distil, friendly, network
 
-    if (epochs is not None and epochs < 1) or threads < 1:
-        raise ParameterError(f"epochs is {epochs} and threads is {threads}: both must be 1 or more")
-    if learning_rate is not None and not 0 < learning_rate <= 1:
-        raise ParameterError(f"learning_rate is {learning_rate}: it must be above 0 and at most 1")
     original = network.read(model)
     rows = data.kind.as_input(data.train_x) if data.kind else data.train_x
     with reproducible(torch, seed, threads):

@@ -57,7 +57,9 @@ def _is_multipart(request: Request) -> bool:
 async def _multipart(request: Request, most_bytes: int) -> tuple[dict[str, Any], list[tuple[str, bytes]]]:
     try:
         form = await _InMemory(request.headers, _bounded(request, most_bytes), max_files=2, max_fields=_MOST_FIELDS).parse()
-    except (MultiPartException, KeyError, UnicodeDecodeError):  # KeyError: no boundary
+    except TooLarge:
+        raise
+    except (MultiPartException, KeyError, ValueError):  # KeyError: no boundary; ValueError: what older parsers raise, and wrong UTF-8
         raise InputError("the multipart form cannot be read: it is damaged, or has more than one file") from None
     values: dict[str, Any] = {}
     files = []

@@ -1,12 +1,13 @@
 """Part of a stand-in of FATE 1.x: a task's session: its tables, and its federation with the other party.
 
-In FATE each party's task is a process; here it is a thread, so the session belongs to the thread.
+In FATE each party's task is a process; here it is a thread, so the session belongs to the thread, and to those it starts in its context.
 """
 
+import contextvars
 import threading
 import zlib
 
-_local = threading.local()
+_session = contextvars.ContextVar("session")
 FORGETS = 2  # objects of a variable that FATE keeps while it cleans up by itself
 
 
@@ -40,8 +41,10 @@ class Federation:
             return self._objects.pop((name, tag))
 
     def break_off(self):
+        """What a party that failed does at its end: nothing that is under way arrives any more."""
         with self._changed:
             self.broken = True
+            self._objects.clear()
             self._changed.notify_all()
 
 
@@ -50,11 +53,11 @@ class Session:
         self.role, self.parties, self._federation, self._timeout_s = role, parties, federation, timeout_s
 
     def __enter__(self):
-        _local.session = self
+        self._token = _session.set(self)
         return self
 
     def __exit__(self, *error):
-        _local.session = None
+        _session.reset(self._token)
 
     def remote(self, obj, name, tag, cleans):
         self._federation.remote(obj, name, tag, cleans)
@@ -64,7 +67,7 @@ class Session:
 
 
 def get_session():
-    return _local.session
+    return _session.get()
 
 
 class Table:
