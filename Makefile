@@ -9,13 +9,14 @@ VECTOR_TESTS := tests/ckks tests/inference/test_networks.py tests/client tests/t
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-fate demo demo-two-sites test test-quick test-fate1 test-py38 check format bench clean
+.PHONY: help setup setup-fate demo demo-two-sites test test-quick test-fate2 test-fate1 test-py38 check format bench clean
 
 help:
 	@echo "make setup   the environment to develop and run (.venv)"
 	@echo "make demo    a FATE 2.2 job on encrypted digits, on this machine"
 	@echo "make demo-two-sites  the same job between two FATE 2.2 sites over RabbitMQ, and what crossed"
 	@echo "make test    all tests, the FATE job included (test-quick: without it)"
+	@echo "make test-fate2  every example on FATE 2.2, minutes more than make test"
 	@echo "make test-fate1 FATE_PROJECT_BASE=...   the examples on a FATE 1.9 to 1.11, installed and taken out again"
 	@echo "make test-py38   the unit tests on Python 3.8 with the oldest versions of what it needs"
 	@echo "make check   ruff, mypy, Python 3.8 compatibility, import directions"
@@ -49,6 +50,10 @@ test: setup setup-fate
 
 test-quick: setup
 	@$(BIN)/python -m pytest -q -m "not fate"
+
+# Minutes more than `test` takes: besides the modes, the remaining examples by their conf and dsl files as they stand.
+test-fate2: setup setup-fate
+	@HE_NN_ALL_EXAMPLES=1 $(BIN)/python -m pytest -q -s tests/he_nn/test_fate_modes.py
 
 # Skips, and says so, where there is no FATE 1.x.
 test-fate1: setup

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 
 import numpy as np
@@ -20,6 +21,7 @@ from tests.he_nn.test_fate_job import PYTHON, TOP, left_over, pytestmark  # noqa
 
 TIMEOUT_S = 1200
 DIGITS = 40
+WHOLE = bool(os.environ.get("HE_NN_ALL_EXAMPLES"))  # every example as it stands, besides the modes
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,17 @@ def checks(tmp_path_factory, home, server_home):
     server = processes.server(server_home)
     client = processes.client(tmp_path_factory.mktemp("he_client"), server.http)
     try:
-        command = [str(PYTHON), "-W", "ignore", "-m", "tests.he_nn.fate_modes", str(home), server.http, client.http]
+        command = [
+            str(PYTHON),
+            "-W",
+            "ignore",
+            "-m",
+            "tests.he_nn.fate_modes",
+            str(home),
+            server.http,
+            client.http,
+            *(["examples"] if WHOLE else []),
+        ]
         done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, timeout=TIMEOUT_S)
     finally:
         client.stop()
@@ -145,6 +157,7 @@ def test_a_students_grade_is_predicted_and_fate_measures_a_regression(checks, ho
 EXAMPLES = ("model_load", "model_eval", "model_inference", "vehicle", "model_client_inference", "model_service_inference")
 
 
+@pytest.mark.skipif(not WHOLE, reason="minutes more: make test-fate2")
 @pytest.mark.parametrize("name", EXAMPLES)  # all_in_one is the demo's; credit and student have tests of their own
 def test_the_other_examples_run_as_they_stand(checks, name):
     check = checks[f"example {name}"]
