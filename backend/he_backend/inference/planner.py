@@ -48,6 +48,7 @@ from he_backend.inference.structure import Structure, find_structure
 # What 'auto' picks from: ring degree, and bits of its one prime.
 AUTO_LADDER = {2048: tuple(range(28, 55)), 4096: tuple(range(55, 61))}
 _MOST_PRIME_BITS = 54  # that estimates are made for: a round under a preset of many primes takes about as many as make this
+_HARDLY_BITS = 0.5  # of promise that are not worth a dearer ring where the bits wanted are out of reach
 _OptionsAt = Callable[[int, int], Sequence[Sequence[Option]]]
 
 
@@ -165,7 +166,8 @@ def _auto_params(stats: Sequence[Sequence[Statistics]], options_at: _OptionsAt, 
             packings, choices = _choose_within(stats, options, params, spec, due)
             taken = [next(one for one in mine if one.packing == packing) for mine, packing in zip(options, packings)]
             found.append(_Auto(sum(one.price(spec.goal, sizes[-1]) for one in taken), total_promise(choices), params))
-    enough = min(due, max(one.promised for one in found) - 0.5)
+    most = max(one.promised for one in found)
+    enough = due if most >= due else most - _HARDLY_BITS
     return min((one for one in found if one.promised >= enough), key=lambda one: one.price).params
 
 
