@@ -214,6 +214,25 @@ def test_forged_layouts_are_refused(change):
         plan_from_bytes(forge(lambda raw: change(raw["rounds"][0]), "product"))
 
 
+@pytest.mark.parametrize("polynomials, accepted", [(20_000, True), (40_000, False)])
+def test_a_layout_of_many_polynomials_that_are_all_but_empty_is_refused(polynomials, accepted):
+    """2048 coefficients are read of the first polynomial and one of each other: all would come back with 2048."""
+
+    def change(raw):
+        this, elements = raw["rounds"][0], 2047 + polynomials
+        raw["shapes"][this["outputs"][0]] = [elements]
+        first = {"first": 0, "place": 0, "sizes": [2048], "steps": [1], "strides": [1]}
+        others = {"first": 2048, "place": 2048, "sizes": [polynomials - 1], "steps": [1], "strides": [2048]}
+        this.update(scales=[[[elements, 1.0]]])
+        this["layout"].update(out_count=polynomials, width=2048, targets=[first, others])
+
+    if accepted:
+        assert plan_from_bytes(forge(change, "product")).rounds[0].layout.out_count == polynomials
+    else:
+        with pytest.raises(ProtocolError, match="same version"):
+            plan_from_bytes(forge(change, "product"))
+
+
 def test_layouts_survive_the_wire():
     client = plan_of(packing="product", model_type="CNN").client
     assert plan_from_bytes(plan_to_bytes(client)) == client

@@ -145,6 +145,8 @@ def _read_product(raw: dict[str, Any], in_elements: int, out_elements: int, degr
     _require(all(type(n) is int for n in (in_count, out_count, width, norm)))
     _require(1 <= width <= degree and 0 <= norm < 1 << 62)
     sources, targets = _read_boxes(raw, in_elements, out_elements, (in_count, out_count), degree, width)
+    # Every polynomial comes back with as many coefficients as the one of which most are read.
+    _require(out_count * int(np.bincount(expand(targets)[1] // degree).max()) <= 4 * _MAX_ELEMENTS)
     return ProductLayout(in_count, out_count, width, norm, sources, targets)
 
 
