@@ -9,15 +9,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
-from pathlib import Path
 from typing import Any, Callable
 
 import numpy as np
 import onnx
-
-sys.path.insert(0, str(Path(__file__).parent))
 from served import served
 
 import he_backend as he

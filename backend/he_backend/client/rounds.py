@@ -99,7 +99,7 @@ def run(
 ) -> Result:
     """Predictions for all rows, and what they cost. Raises what the first lane that failed raised."""
     started = time.perf_counter()
-    chunks = -(-len(rows) // schedule.rows)
+    chunks = schedule.chunks(len(rows))
     watch = Watch(chunks, len(task.plan.rounds), progress, cancelled)
     parts: list[dict[str, np.ndarray]] = [{}] * chunks
     lanes = [_Lane(task, link, watch, rows, schedule.rows, parts) for _ in range(min(schedule.lanes, chunks))]

@@ -44,14 +44,10 @@ def find_boxes(elements: np.ndarray, places: np.ndarray) -> tuple[Box, ...]:
     return tuple(Box(int(e), int(p), *level.shapes[kind]) for e, p, kind in zip(level.first, level.place, level.kind))
 
 
-def copy_boxes(boxes: Sequence[Box], elements: np.ndarray, places: np.ndarray, back: bool = False) -> None:
-    """Copies elements [rows, ...] to places [rows, ...] as the boxes say, or back; both contiguous in their last axis."""
+def copy_boxes(boxes: Sequence[Box], elements: np.ndarray, places: np.ndarray) -> None:
+    """Copies elements [rows, ...] to places [rows, ...] as the boxes say; both contiguous in their last axis."""
     for box in boxes:
-        of_elements, of_places = (_window(elements, box.first, box.sizes, box.steps), _window(places, box.place, box.sizes, box.strides))
-        if back:
-            of_elements[...] = of_places
-        else:
-            of_places[...] = of_elements
+        _window(places, box.place, box.sizes, box.strides)[...] = _window(elements, box.first, box.sizes, box.steps)
 
 
 def _window(array: np.ndarray, first: int, sizes: Sequence[int], steps: Sequence[int]) -> np.ndarray:

@@ -136,7 +136,6 @@ def _chunks(plan: ClientPlan, rows: int) -> int:
 
 def _round_cost(plan: ClientPlan, index: int, rows: int) -> RoundCost:
     this, degree, chunk = plan.rounds[index], plan.params.ring_degree, make_schedule(plan, rows).rows
-
     selection = plan.selection(index)
 
     def returned(index: int, part: int) -> int:

@@ -102,7 +102,6 @@ def choose_answer(
     stats: Sequence[Statistics], packing: Packing, choice: Choice, params: Params, kind: Traits, due: float
 ) -> tuple[int, float]:
     """The smallest answer that keeps the precision wanted, or costs a tenth of a bit of what there is; and the error it leads to."""
-
     modulus = math.prod(params.moduli[: choice.level])
 
     def error(noise: Noise) -> float:
