@@ -10,11 +10,12 @@ import time
 from typing import Any, Sequence
 
 from federatedml.transfer_variable.base_transfer_variable import BaseTransferVariables
+from federatedml.util import LOGGER
 
 from he_backend.errors import ParameterError
 
 PATIENCE_S = 10.0  # that a failing guest waits for the host to have heard of it
-LINGER_S = 1.0  # that a failing host leaves the guest for hearing that
+LINGER_S = 1.0  # that both parties of a failed task stay for each other once the host has heard
 
 
 class HeNNTransferVariable(BaseTransferVariables):
@@ -61,10 +62,12 @@ class FateChannel:
         """What a task that failed does before it ends, so that both parties' logs say why.
 
         A party that ends destroys what is under way in both directions, so the guest's last object may never reach the host, which FATE
-        Flow would then end without a word. The guest waits, not for ever, until the host says that it has heard; the host leaves it time.
+        Flow would then end without a word. The guest waits, not for ever, until the host says that it has heard. Then both stay for the
+        same time: the guest must get that word, and FATE Flow kills the party that has not ended when the other has.
         """
         if self._is_guest and self._sent:
-            listening = threading.Thread(target=contextvars.copy_context().run, args=(self._hear,), daemon=True)
+            arguments = (self._hear, _event_loop())
+            listening = threading.Thread(target=contextvars.copy_context().run, args=arguments, daemon=True)
             listening.start()
             listening.join(PATIENCE_S)
         elif not self._is_guest and self._received:
@@ -72,7 +75,19 @@ class FateChannel:
                 self._heard.remote(b"heard", role="guest", idx=0, suffix=(0,))
                 time.sleep(LINGER_S)
 
-    def _hear(self) -> None:
-        asyncio.set_event_loop(asyncio.new_event_loop())  # FATE's standalone federation polls in the thread's loop
-        with contextlib.suppress(Exception):
+    def _hear(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        try:
             self._heard.get(idx=0, suffix=(0,))
+        except Exception as error:  # noqa: BLE001 - what went wrong before matters more, but that nobody waited must be seen
+            LOGGER.warning(f"he-nn could not wait for the host to hear of the failure: {type(error).__name__}")
+        else:
+            time.sleep(LINGER_S)
+
+
+def _event_loop() -> asyncio.AbstractEventLoop:
+    """This thread's event loop: FATE's standalone federation keeps the one of its first `get`, and waits in no other."""
+    try:
+        return asyncio.get_event_loop()
+    except RuntimeError:  # there was none, so no `get` either
+        return asyncio.new_event_loop()

@@ -72,7 +72,7 @@ def killed(flow: Flow, role: str) -> None:
 
 def _errors(log: str) -> str:
     """The lines of a task's log from its first error on, without the parameters that FATE Flow lists in it."""
-    at = log.find("Traceback")
+    at = log.find("[ERROR]")
     return "" if at < 0 else log[at:].split("start destroy sessions")[0]
 
 

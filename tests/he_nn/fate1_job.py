@@ -6,6 +6,7 @@ used twice, objects that are not bytes, objects that FATE cleans up. It was comp
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 from pathlib import Path
@@ -111,6 +112,7 @@ def _task(party, module, values, table, models, hosts, federation):
         checkpoint_manager=None,
         caches=None,
     )
+    asyncio.set_event_loop(asyncio.new_event_loop())  # as a process has one
     with Session(party.role, {role: len(members) for role, members in ids.items()}, federation):
         try:
             done = ComponentMeta.get_meta(module).get_run_obj(party.role).run(given)

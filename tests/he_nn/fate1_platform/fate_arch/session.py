@@ -3,12 +3,15 @@
 In FATE each party's task is a process; here it is a thread, so the session belongs to the thread, and to those it starts in its context.
 """
 
+import asyncio
 import contextvars
 import threading
+import time
 import zlib
 
 _session = contextvars.ContextVar("session")
 FORGETS = 2  # objects of a variable that FATE keeps while it cleans up by itself
+UNDER_WAY_S = 0.05  # FATE polls for an object every 0.1 s
 
 
 class Federation:
@@ -25,7 +28,7 @@ class Federation:
             if (name, tag) in self._remoted:
                 raise ValueError(f"remote with duplicate tag: {name}.{tag}")
             self._remoted[name, tag] = None
-            self._objects[name, tag] = obj
+            self._objects[name, tag] = (time.monotonic() + UNDER_WAY_S, obj)
             self.sizes.append((name.rpartition(".")[2], len(obj)))
             mine = [key for key in self._objects if key[0] == name]
             for key in mine[: len(mine) - FORGETS] if cleans else []:
@@ -33,12 +36,19 @@ class Federation:
             self._changed.notify_all()
 
     def get(self, name, tag, timeout_s):
+        given_up = time.monotonic() + timeout_s
         with self._changed:
-            if not self._changed.wait_for(lambda: (name, tag) in self._objects or self.broken, timeout_s):
-                raise TimeoutError(f"nothing came for {name}.{tag}")
-            if (name, tag) not in self._objects:
-                raise RuntimeError("the other party's task has failed")  # FATE kills the process
-            return self._objects.pop((name, tag))
+            while True:
+                now = time.monotonic()
+                arrives, obj = self._objects.get((name, tag), (given_up, None))
+                if obj is not None and arrives <= now:
+                    del self._objects[name, tag]
+                    return obj
+                if obj is None and self.broken:
+                    raise RuntimeError("the other party's task has failed")  # FATE kills the process
+                if now >= given_up:
+                    raise TimeoutError(f"nothing came for {name}.{tag}")
+                self._changed.wait(arrives - now)
 
     def break_off(self):
         """What a party that failed does at its end: nothing that is under way arrives any more."""
@@ -51,6 +61,7 @@ class Federation:
 class Session:
     def __init__(self, role, parties, federation, timeout_s=60.0):
         self.role, self.parties, self._federation, self._timeout_s = role, parties, federation, timeout_s
+        self._loop = None  # of the thread that first got an object
 
     def __enter__(self):
         self._token = _session.set(self)
@@ -63,6 +74,9 @@ class Session:
         self._federation.remote(obj, name, tag, cleans)
 
     def get(self, name, tag):
+        self._loop = self._loop or asyncio.get_event_loop()
+        if asyncio.get_event_loop() is not self._loop:
+            raise ValueError("The future belongs to a different loop than the one specified as the loop argument")
         return self._federation.get(name, tag, self._timeout_s)
 
 
