@@ -12,6 +12,7 @@ WRITTEN = (".json", ".log", "_pid")
 DATABASE = "registry.sqlite"  # the host's models
 # A secret key is thousands of numbers. Written down it is not text, or one long word, or a long list; what FATE Flow writes has blanks.
 LONG_WORD = re.compile(rb"[A-Za-z0-9+/=_\\-]{1500,}")
+CONTROL = re.compile(rb"[\x01-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]")  # none of which a log has; \x1b begins a colour
 LONG_LIST = re.compile(rb"(?:-?[0-9]+(?:\.[0-9]*)?[,;\s]+){400,}")
 
 
@@ -30,12 +31,16 @@ def no_key(flow: Flow, job_id: str, known: set[Path]) -> None:
 
 
 def may_hold_key(data: bytes, is_text: bool = True) -> bool:
-    """Whether a key could be in there, in whatever form."""
+    """Whether a key could be in there, in whatever form.
+
+    Zero bytes alone are none: two processes that write to one std.log, as FATE Flow's own do where a task is stopped twice, leave a hole.
+    """
     if is_text:
+        data = data.replace(b"\0", b"")
         try:
             data.decode("utf-8")
         except UnicodeDecodeError:
             return True
-        if b"\0" in data:
+        if CONTROL.search(data):
             return True
     return bool(LONG_WORD.search(data) or LONG_LIST.search(data))

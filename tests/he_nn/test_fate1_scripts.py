@@ -31,6 +31,7 @@ def lines(array):
 
 FORMS = {
     "bytes": lambda: key().astype(np.int8).tobytes(),
+    "positive": lambda: (key() + 1).astype(np.uint8).tobytes(),
     "words": lambda: key().astype(np.int64).tobytes(),
     "base64": lambda: b'{"a": "' + base64.b64encode(key().astype(np.int8).tobytes()) + b'"}',
     "hexadecimal": lambda: b"key " + key().astype(np.int8).tobytes().hex().encode(),
@@ -54,6 +55,7 @@ def test_a_log_is_none():
 
     line = "[INFO] [2026-01-01 12:00:00,123] [202601011200] [12:34] - [tracker.log] [line:30]: {'a': 1, 'b': [1, 2, 3]}\n"
     assert not may_hold_key((line * 500).encode())
+    assert not may_hold_key(b"\0" * 5000 + line.encode())
 
 
 def test_what_a_job_left_is_looked_through(tmp_path):
