@@ -111,8 +111,8 @@ class DataOwner:
         with preset_of(params.encryption_parameters, params.is_custom_enc_param) as preset:
             client = Client(link, preset=preset, progress=progress)
             opening = client.opening(params.model_id, len(rows))
-            model, card, values = self._described(link.describe(opening, **_which(params)), params, rows)
-            task = client.prepare(params.model_id, len(values))
+            model, card, values = self._described(link.describe(opening.calls, **_which(params)), params, rows)
+            task = client.prepare(params.model_id, len(values), opening)
             self.tracker.log("environment test passed: versions, parameters and one known encrypted computation agree")
             result = client.infer(task, values)
         self.tracker.progress(1, 1)

@@ -1,7 +1,8 @@
 """The first calls of the ciphertext channel together with the guest's own first call, because every trip over a platform costs time.
 
-The guest knows what it will say in `hello` and in asking for a plan before it has heard of the model. It sends both along with `describe`;
-the host answers all three at once. An MLP of n segments then takes n + 2 trips: describe, environment test, n rounds.
+The guest knows what it will say in `hello`, in asking for a plan and, as a component's parameters are named, in the environment test before
+it has heard of the model. It sends these along with `describe`, and the host answers all at once. A network of n segments then takes n + 1
+trips: this one, and n rounds. Rows are encrypted only when the test's answer has been found right.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ class OpenedLink:
 
     def __init__(self, host: Caller) -> None:
         self._host = host
-        self._answered: list[tuple[list[bytes], list[bytes]]] = []
+        self._answered: list[tuple[Sequence[bytes], list[bytes]]] = []
 
-    def describe(self, opening: Sequence[list[bytes]], **values: Any) -> Message:
+    def describe(self, opening: Sequence[Sequence[bytes]], **values: Any) -> Message:
         """The host's answer to `describe`; those to the `opening` calls are kept until they are asked for."""
         reply = self._host.call("describe", join_calls(opening), **values)
         answers = split_calls(reply.data)
@@ -34,9 +35,9 @@ class OpenedLink:
         """The answer to the frames of one call."""
         if not self._answered:
             return self._host.exchange(frames)
-        asked = list(frames)  # a greeting and a question, which are small
+        asked = list(frames)  # a greeting, a question and a handful of ciphertexts, which are small
         due, answer = self._answered.pop(0)
-        if asked == due:
+        if asked == list(due):
             return iter(answer)
         self._answered = []
         return self._host.exchange(asked)

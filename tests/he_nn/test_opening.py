@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from he_backend import local, zoo
 from he_backend.errors import NotFoundError, ParameterError, ProtocolError
 from he_backend.graph import convert
+from he_backend.server import service
 from he_nn.channel import Caller
 from he_nn.opening import OpenedLink, join_calls, split_calls
 from tests.he_nn.test_roles import Pipe, Site, digits, inference
@@ -43,7 +45,7 @@ def site(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("model_type", ["MLP", "CNN"])
 @pytest.mark.parametrize("named", [True, False])
-def test_an_inference_takes_no_more_trips_than_segments_and_two(site, model_type, named):
+def test_an_inference_takes_one_trip_more_than_it_has_segments(site, model_type, named):
     rows, plain = digits(20, model_type)
     bound = site.load(model_type)
     segments = convert(str(zoo.shipped(model_type).onnx_path)).rounds
@@ -51,8 +53,8 @@ def test_an_inference_takes_no_more_trips_than_segments_and_two(site, model_type
     done, host = site.run("infer", inference(model_type=model_type), rows, *([bound] if named else []))
 
     assert done.predictions.result == plain.argmax(axis=1).tolist()
-    assert site.guest_pipe.trips == segments + 2
-    assert host.figures["calls"] == segments + 3  # hello and plan came with the first trip; environment test; rounds
+    assert site.guest_pipe.trips == segments + 1
+    assert host.figures["calls"] == segments + 3  # hello, plan and environment test came with the first trip; rounds
 
 
 def test_load_eval_and_plain_inference_take_one_trip_or_two(site):
@@ -90,6 +92,18 @@ def test_what_the_host_refuses_in_an_opening_call_ends_both_sides(site):
     with pytest.raises(NotFoundError, match="there is no model 'gone'"):
         site.run("infer", inference(model_id="gone"), rows)
     assert isinstance(site.host_error, NotFoundError)
+
+
+def test_rows_wait_for_the_answer_to_the_environment_test(site, monkeypatch):
+    rows, _ = digits(4)
+    site.load()
+    due = service.probe_map()
+    doubled = dataclasses.replace(due, blocks=tuple(dataclasses.replace(one, weights=one.weights * 2) for one in due.blocks))
+    monkeypatch.setattr(service, "probe_map", lambda: doubled)
+
+    with pytest.raises(ProtocolError, match="environment test gave a wrong answer"):
+        site.run("infer", inference(), rows)
+    assert site.guest_pipe.trips == 1 and isinstance(site.host_error, ProtocolError)
 
 
 def test_calls_that_were_not_foreseen_go_over_the_channel():

@@ -3,37 +3,41 @@
 from __future__ import annotations
 
 import json
-import math
 import time
+from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from he_backend.access.credentials import Credentials
-from he_backend.ckks import secret, serial
 from he_backend.ckks.engines import (
-    answer_modulus,
     available,
     check_engine,
     default_engine,
-    tensor_moduli,
-    traits,
     usable_cores,
 )
 from he_backend.ckks.params import load_params
 from he_backend.client.connect import open_link
+from he_backend.client.environment import EnvironmentTest
 from he_backend.client.report import Result
-from he_backend.client.rounds import Progress, Task, read_answer, run
+from he_backend.client.rounds import Progress, Task, run
 from he_backend.client.rows import CheckedRows, check_rows, count_rows
 from he_backend.errors import EngineError, ProtocolError
 from he_backend.graph.steps import StepRunner
 from he_backend.inference.packing import make_packer
 from he_backend.inference.plan import DEFAULT_BITS, ClientPlan
-from he_backend.inference.probe import ANSWER_BITS, probe_error, probe_map, probe_scale, probe_values
 from he_backend.inference.schedule import DEFAULT_LANES, DEFAULT_MEMORY_BYTES, make_schedule
 from he_backend.inference.wire import plan_digest, plan_from_bytes
 from he_backend.protocol import messages
-from he_backend.protocol.session import ClientSession, Incoming, send
+from he_backend.protocol.session import ClientSession, send
 from he_backend.protocol.transport import Link, Retry
 from he_backend.version import VERSION
+
+
+@dataclass(frozen=True)
+class Opening:
+    """The frames of a task's first calls: greeting, plan and, where the parameters are known before the plan, the environment test."""
+
+    calls: tuple[tuple[bytes, ...], ...] = field(repr=False)
+    test: EnvironmentTest | None
 
 
 class Client:
@@ -79,8 +83,8 @@ class Client:
         """Gives up the connection."""
         self._link.close()
 
-    def prepare(self, model: str, rows: int = 1) -> Task:
-        """Agrees with the server on version, engine, parameters and plan, and runs the environment test.
+    def prepare(self, model: str, rows: int = 1, opening: Opening | None = None) -> Task:
+        """Agrees with the server on version, engine, parameters and plan, and runs the environment test: that of `opening`, if it has one.
 
         Raises what the server refuses with, EngineError when it lacks the engine, ProtocolError when the test's answer is wrong.
         """
@@ -90,14 +94,17 @@ class Client:
         if self._engine not in reply.engines:
             raise EngineError(f"the server offers engines {', '.join(reply.engines) or 'none'}, this side asked for {self._engine}")
         plan = self._agree(session, model, rows)
-        self._probe(session, plan)
+        test = opening.test if opening is not None else None
+        (test or EnvironmentTest.make(plan.engine, plan.params)).run(session)
         runners = tuple(StepRunner(step, threads=self._threads) for step in plan.steps)
         packers = tuple(make_packer(this.layout, plan.params.ring_degree, this.scales) for this in plan.rounds)
         return Task(session, plan, runners, packers, self._threads, time.perf_counter() - started)
 
-    def opening(self, model: str, rows: int = 1) -> list[list[bytes]]:
-        """The frames of the first calls that `prepare` will make, for a link that carries them together with a call of its own."""
-        return [list(send(_hello())), list(send(self._plan_request(model, rows)))]
+    def opening(self, model: str, rows: int = 1) -> Opening:
+        """What `prepare` will ask first, for a link that carries it together with a call of its own."""
+        test = None if self._params is None else EnvironmentTest.make(self._engine, self._params)
+        calls = [send(_hello()), send(self._plan_request(model, rows)), *([] if test is None else [test.frames()])]
+        return Opening(tuple(tuple(frames) for frames in calls), test)
 
     def infer(self, model: str | Task, rows: Any) -> Result:
         """Encrypted predictions for rows (an array [rows, ...] or arrays by input name) of a model, by name or as a prepared Task.
@@ -125,26 +132,6 @@ class Client:
         literal = json.dumps("auto" if params is None else params.literal(), sort_keys=True)
         options = {"minimise": self._minimise, **({} if params is None else {"preset_name": params.name})}
         return messages.PlanRequest(model, self._engine, literal, self._packing, self._bits, rows, options)
-
-    def _probe(self, session: ClientSession, plan: ClientPlan) -> None:
-        """The environment test: a known computation under this plan's engine and parameters."""
-        params, kind = plan.params, traits(plan.engine, plan.params)
-        key = secret.generate(plan.engine, params)
-        values = probe_values()
-        scale = probe_scale(params.moduli[0], kind)
-        tensor = key.encrypt(values, scale, 1)
-        request = messages.ProbeRequest(plan.engine, json.dumps(params.literal(), sort_keys=True), serial.header_of(tensor).to_bytes())
-
-        def read(incoming: Incoming) -> float:
-            sent = tensor_moduli(plan.engine, params.moduli[:1])
-            moduli = (answer_modulus(params.ring_degree, ANSWER_BITS),) if kind.switches else sent
-            answer = read_answer(incoming, plan.engine, params.ring_degree, moduli, probe_map().out_count, 1)
-            return probe_error(key.decrypt(answer, scale * math.prod(moduli) / math.prod(sent), values.shape[1]))
-
-        error = session.probe(request, lambda: serial.to_pieces(tensor), read)
-        # Noise of 12 weights at this scale stays far below; a wrong key, modulus or byte order gives errors around modulus / scale.
-        if not error < 1e-2:
-            raise ProtocolError("the environment test gave a wrong answer: engine, preset or software of the two sides do not match")
 
 
 def _hello() -> messages.Hello:
