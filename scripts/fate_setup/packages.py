@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from typing import Iterator, Mapping
 from .deployment import Deployment, Python, SetupError, inspect
 
 NAME = "he-nn"
+SOURCES = ("setup.py", "pyproject.toml", "README.md", "he_nn", "backend", "conf")  # what setup.py reads
 NEEDED_PIP = (22, 2)  # the first that can say what it would do
 PIP_WHEEL = "pip<24.1"  # runs on Python 3.8, and takes the metadata of FATE's older packages
 
@@ -23,9 +25,9 @@ def plan(deployment: Deployment, root: Path) -> dict[str, str]:
     """Name -> version of each package that would be installed, he-nn included. Raises SetupError when FATE's own would have to change."""
     if not deployment.is_fate_1:
         return {**{pin.partition("==")[0]: pin.partition("==")[2] for pin in missing_2(deployment, root)}, NAME: version_of(root)}
-    with _pip(deployment.python) as pip, _pins(deployment.python) as pins, tempfile.TemporaryDirectory() as folder:
+    with _pip(deployment.python) as pip, _pins(deployment.python) as pins, sources(root) as copy, tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        _run([*pip, "install", "--dry-run", "--report", str(report), "--quiet", *_constrained(pins), str(root)], "plan")
+        _run([*pip, "install", "--dry-run", "--report", str(report), "--quiet", *_constrained(pins), str(copy)], "plan")
         found = json.loads(report.read_text(encoding="utf-8"))["install"]
     wanted = {_canonical(one["metadata"]["name"]): one["metadata"]["version"] for one in found}
     wanted[NAME] = version_of(root)
@@ -36,16 +38,17 @@ def install(deployment: Deployment, root: Path) -> list[str]:
     """The names of the packages that were not there before. Raises SetupError when pip fails or a package of FATE's was changed."""
     before = deployment.python.packages
     if deployment.is_fate_1:
-        with _pip(deployment.python) as pip, _pins(deployment.python) as pins:
+        with _pip(deployment.python) as pip, _pins(deployment.python) as pins, sources(root) as copy:
             if NAME in before:  # the same version may hold other code
                 _run([*pip, "uninstall", "--quiet", "--yes", NAME], "remove the earlier he-nn")
-            _run([*pip, "install", "--quiet", *_constrained(pins), str(root)], "install")
+            _run([*pip, "install", "--quiet", *_constrained(pins), str(copy)], "install")
     else:
         pip = [str(deployment.python.path), "-m", "pip"]
         missing = missing_2(deployment, root)
         if missing:
             _run([*pip, "install", "--quiet", "--no-deps", *missing], "install")
-        _run([*pip, "install", "--quiet", "--no-deps", "--force-reinstall", str(root)], "install")
+        with sources(root) as copy:
+            _run([*pip, "install", "--quiet", "--no-deps", "--force-reinstall", str(copy)], "install")
     after = inspect(str(deployment.python.path)).packages
     changed = [f"{name} {version} -> {after.get(name, 'gone')}" for name, version in before.items() if after.get(name) != version]
     changed = [text for text in changed if not text.startswith(NAME + " ")]
@@ -75,6 +78,20 @@ def version_of(root: Path) -> str:
     text = (root / "backend" / "he_backend" / "version.py").read_text(encoding="utf-8")
     match = re.search(r"VERSION\s*=\s*[\"']([^\"']+)", text)
     return match.group(1) if match else ""
+
+
+@contextlib.contextmanager
+def sources(root: Path) -> Iterator[Path]:
+    """A copy of the sources to build from: pip builds where they lie, and what an earlier build left there would be installed with them."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / NAME
+        copy.mkdir()
+        for name in SOURCES:
+            if (root / name).is_dir():
+                shutil.copytree(root / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.so", "*.egg-info"))
+            else:
+                shutil.copy2(root / name, copy / name)
+        yield copy
 
 
 def _constrained(pins: str) -> list[str]:

@@ -190,6 +190,28 @@ def test_packages_keep_their_versions_or_the_installation_fails(base, monkeypatc
     assert "--constraint" in commands[-1]
 
 
+def test_nothing_is_built_among_the_sources(base, monkeypatch):
+    """pip writes where it builds, and would install what an earlier build of other code had left there."""
+    from fate_setup import deployment, packages
+
+    found, seen = deployment.find(base=str(base)), {}
+
+    def run(command, what):
+        place = Path(command[-1])
+        if what != "install":
+            return
+        seen[place] = {str(path.relative_to(place)) for path in place.rglob("*")}
+
+    monkeypatch.setattr(packages, "_run", run)
+    monkeypatch.setattr(packages, "inspect", lambda path: found.python)
+    packages.install(found, TOP)
+
+    ((place, names),) = seen.items()
+    assert TOP not in (place, *place.parents) and not place.exists()
+    assert {"setup.py", "conf/N13_L8.json", "he_nn/guest.py", "backend/native/module.cpp", "backend/he_backend/zoo/weights"} <= names
+    assert not [name for name in names if name.endswith(".so") or "__pycache__" in name or name.startswith(("build", "."))]
+
+
 def test_without_a_fate_the_script_says_what_to_do_and_changes_nothing(tmp_path):
     environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(tmp_path), "FATE_PROJECT_BASE": str(tmp_path)}
 
