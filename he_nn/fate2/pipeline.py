@@ -48,14 +48,14 @@ class _HeNN(Component):
 class HeNNLoad(_HeNN):
     """he-nn-load; output: output_model."""
 
-    yaml_define_path = str(DESCRIPTIONS / "he_nn_load.yaml")
+    yaml_define_path = str(DESCRIPTIONS / "he-nn-load.yaml")
     params = LoadParams
 
 
 class HeNNEval(_HeNN):
     """he-nn-eval; input: input_model; output: output_model."""
 
-    yaml_define_path = str(DESCRIPTIONS / "he_nn_eval.yaml")
+    yaml_define_path = str(DESCRIPTIONS / "he-nn-eval.yaml")
     params = EvalParams
     inputs = ("input_model",)
 
@@ -64,7 +64,7 @@ class HeNNInference(_HeNN):
     """he-nn-inference; inputs: input_data (a DataWarehouseChannel, or another component's output), input_model; outputs: output_data
     (predictions, the guest's alone), output_model."""
 
-    yaml_define_path = str(DESCRIPTIONS / "he_nn_inference.yaml")
+    yaml_define_path = str(DESCRIPTIONS / "he-nn-inference.yaml")
     params = InferenceParams
     inputs = ("input_data", "input_model")
 

@@ -30,20 +30,20 @@ def main(arguments: list[str] | None = None) -> int:
         if options.check:
             return check(deployment)
         if options.dry_run:
-            return dry_run(deployment, options.provider)
-        return install(deployment, options.provider, options.flow)
+            return dry_run(deployment, options.provider, options.board)
+        return install(deployment, options.provider, options.flow, options.board)
     except SetupError as problem:
         print(f"he_nn_setup: {problem}", file=sys.stderr)
         return 1
 
 
-def install(deployment: Deployment, as_provider: bool, flow: str) -> int:
+def install(deployment: Deployment, as_provider: bool, flow: str, board: str) -> int:
     """Packages, files, then a look at whether FATE finds the components. Run again, it brings everything up to date."""
     if as_provider and not deployment.is_fate_1:
         raise SetupError("--provider is for FATE 1.x; FATE 2.2 finds the components by itself")
     known = record.read(deployment)
     before = known.files.get(deployment.key, [])
-    wanted = placing.planned(deployment, ROOT, as_provider)
+    wanted = _planned(deployment, as_provider, board, before)
     stale = [path for path in before if Path(path).is_file() and Path(path) not in wanted]
     placing.refuse_foreign(wanted, before)
     known.packages = sorted({*known.packages, *packages.install(deployment, ROOT)})
@@ -65,11 +65,13 @@ def install(deployment: Deployment, as_provider: bool, flow: str) -> int:
         print(f"Restart FATE Flow, so that it finds {COMPONENTS}:  bash {deployment.where}/fateflow/bin/service.sh restart")
     else:
         print(f"FATE has {COMPONENTS} now; nothing needs a restart")
+        if not wanted:
+            print("FATE-Board 2.x draws their jobs once it has their descriptions: --board FOLDER, on the machine where the Board is")
     print("Take everything out again with --uninstall; --check tries an encrypted inference.")
     return 0
 
 
-def dry_run(deployment: Deployment, as_provider: bool) -> int:
+def dry_run(deployment: Deployment, as_provider: bool, board: str) -> int:
     """Says what install would do; changes nothing."""
     there = deployment.python.packages
     wanted = packages.plan(deployment, ROOT)
@@ -77,7 +79,7 @@ def dry_run(deployment: Deployment, as_provider: bool) -> int:
         before = f" (is {there[name]})" if name in there else ""
         print(f"would install  {name} {version}{before}")
     print(f"would leave    the {len([name for name in there if name not in wanted])} other packages as they are")
-    for path in placing.planned(deployment, ROOT, as_provider):
+    for path in _planned(deployment, as_provider, board, record.read(deployment).files.get(deployment.key, [])):
         print(f"would {'replace' if path.exists() else 'write':<8} {path}")
     print("nothing was changed")
     return 0
@@ -110,6 +112,12 @@ def check(deployment: Deployment) -> int:
     _import_components(deployment)
     print(f"components     {COMPONENTS} are found")
     return subprocess.run([str(deployment.python.path), "-W", "ignore", "-m", "he_nn.selfcheck"], env=_environment(deployment)).returncode
+
+
+def _planned(deployment: Deployment, as_provider: bool, board: str, placed: list[str]) -> dict[Path, Path]:
+    if board and deployment.is_fate_1:
+        raise SetupError("--board is for FATE 2.x; FATE-Board 1.x draws the components without further files")
+    return placing.planned(deployment, ROOT, as_provider, None if deployment.is_fate_1 else placing.board_of(board, placed))
 
 
 def _import_components(deployment: Deployment) -> None:
@@ -147,6 +155,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--base", default="", help="folder of a FATE 1.x project (default: $FATE_PROJECT_BASE, then the usual places)")
     parser.add_argument("--python", default="", help="the interpreter that FATE runs in (default: what bin/init_env.sh or fate_flow uses)")
     parser.add_argument("--provider", action="store_true", help="FATE 1.x: register a component provider; no restart is needed")
+    parser.add_argument("--board", default="", help="FATE 2.x: the folder of FATE-Board, which draws jobs of described components alone")
     parser.add_argument("--flow", default="", help="HOST:PORT of FATE Flow, for --provider (default: conf/service_conf.yaml)")
     return parser.parse_args(arguments)
 

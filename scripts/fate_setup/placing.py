@@ -1,4 +1,4 @@
-"""The files that go into a FATE 1.x project, and taking them out again."""
+"""The files that go into a FATE 1.x project or a FATE-Board 2.x, and taking them out again."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from pathlib import Path
 from .deployment import Deployment, SetupError
 
 FILES = Path(__file__).resolve().parent / "files"
+DESCRIPTIONS = Path("he_nn", "fate2", "component_define")
+BOARD_FOLDER = "dag"  # where a FATE-Board 2.x has the descriptions of the components that it draws
 MARK = "he_nn_setup.sh"  # in the first lines of what we place
 
 
-def planned(deployment: Deployment, root: Path, provider: bool) -> dict[Path, Path]:
-    """Where each file goes -> the file it is a copy of. FATE 2.x needs none."""
+def planned(deployment: Deployment, root: Path, provider: bool, board: Path | None = None) -> dict[Path, Path]:
+    """Where each file goes -> the file it is a copy of. FATE 2.x needs none; its `board` draws no job with a component that it has no
+    description of."""
     if not deployment.is_fate_1:
-        return {}
+        described = sorted((root / DESCRIPTIONS).glob("*.yaml"))
+        return {} if board is None else {board / BOARD_FOLDER / path.name: path for path in described}
     assert deployment.federatedml is not None and deployment.base is not None
     federatedml = deployment.federatedml
     wanted = {}
@@ -32,6 +36,20 @@ def planned(deployment: Deployment, root: Path, provider: bool) -> dict[Path, Pa
         if path.is_file():
             wanted[examples / path.name] = path
     return wanted
+
+
+def board_of(given: str, placed: list[str]) -> Path | None:
+    """The folder of FATE-Board 2.x: that given, or the one whose files were placed before; None for neither.
+
+    Raises SetupError when the folder given is none.
+    """
+    if given:
+        board = Path(given).expanduser().resolve()
+        if not (board / BOARD_FOLDER).is_dir():
+            raise SetupError(f"--board: {board} has no folder {BOARD_FOLDER}; name the folder of FATE-Board 2.x, with its service.sh in it")
+        return board
+    folders = [Path(name).parent for name in placed]
+    return next((folder.parent for folder in folders if folder.name == BOARD_FOLDER), None)
 
 
 def examples_path(deployment: Deployment) -> Path:

@@ -116,9 +116,11 @@ def test_fates_board_gets_one_row_of_figures_and_curves(loaded):
         rows = [name for _, name in tracker.metas if "loss" not in name]
         assert rows == ["summary"]
         assert not [word for _, name in tracker.metas for word in CURVES if word in name]
-    assert guest.tracker.points["summary"] == guest.tracker.summary
+    assert guest.tracker.points["summary"] == {**guest.tracker.summary, "is_encryption": "yes"}  # it draws a boolean as an empty cell
+    assert guest.tracker.summary["is_encryption"] is True
     assert {"accuracy", "rounds", "bytes_up", "bytes_down", "seconds_total", "preset", "engine"} <= set(guest.tracker.summary)
-    assert guest.tracker.metas["he_nn", "progress_loss"]["type"] == "LOSS"
+    curves = {name: meta for (_, name), meta in guest.tracker.metas.items() if meta["type"] == "LOSS"}
+    assert {name: meta["curve_name"] for name, meta in curves.items()} == {"progress_loss": "progress (%)", "round_ms_loss": "round (ms)"}
     assert guest.tracker.points["progress_loss"][max(guest.tracker.points["progress_loss"])] == 100.0
     assert len(guest.tracker.points["round_ms_loss"]) == guest.tracker.summary["rounds"] == 3
     assert json.dumps([guest.tracker.points, host.tracker.points])

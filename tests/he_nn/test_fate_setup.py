@@ -212,6 +212,63 @@ def test_nothing_is_built_among_the_sources(base, monkeypatch):
     assert not [name for name in names if name.endswith(".so") or "__pycache__" in name or name.startswith(("build", "."))]
 
 
+def test_folders_are_relative_to_where_the_user_is(base):
+    command = ["bash", str(TOP / "he_nn_setup.sh"), "--base", "fate", "--uninstall"]
+
+    ran = subprocess.run(
+        command, cwd=base.parent, env={**os.environ, "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}, capture_output=True, text=True
+    )
+
+    assert f"FATE 1.11.5 at {base.resolve()}" in ran.stdout and "has put nothing into" in ran.stderr
+
+
+@pytest.fixture
+def board(tmp_path):
+    """A FATE-Board 2.x as its package unpacks, with one of FATE's own descriptions."""
+    folder = tmp_path / "fateboard"
+    (folder / "dag").mkdir(parents=True)
+    (folder / "dag" / "psi.yaml").write_text("component:\n  name: psi\n")
+    return folder
+
+
+@pytest.fixture
+def fate_2(tmp_path, monkeypatch):
+    """What runs the command on a FATE 2.2 whose packages are only said to be installed; gives its exit status."""
+    from fate_setup import __main__ as command
+    from fate_setup import deployment, packages
+
+    found = deployment.Deployment("2.2.0", deployment.Python(Path(sys.executable), (3, 11, 7), tmp_path, {"fate-flow": "2.2.0"}))
+    monkeypatch.setattr(command, "find", lambda *given: found)
+    monkeypatch.setattr(packages, "install", lambda deployment, root: ["he-nn"])
+    monkeypatch.setattr(packages, "remove", lambda deployment, names: names)
+    monkeypatch.setattr(command, "_import_components", lambda deployment: None)
+    return lambda *options: command.main(list(options))
+
+
+def test_the_board_of_fate_2_is_given_descriptions_and_keeps_them_until_uninstallation(fate_2, board, capsys):
+    before = files_of(board)
+
+    assert fate_2() == 0 and files_of(board) == before
+    assert "--board FOLDER" in capsys.readouterr().out
+    assert fate_2("--board", str(board)) == 0
+    placed = files_of(board)
+    assert fate_2() == 0 and files_of(board) == placed
+    assert {name: content for name, content in placed.items() if name not in before} == {
+        f"dag/he-nn-{name}.yaml": (TOP / "he_nn/fate2/component_define" / f"he-nn-{name}.yaml").read_bytes()
+        for name in ("load", "eval", "inference")
+    }
+    assert fate_2("--uninstall") == 0 and files_of(board) == before
+
+
+def test_a_folder_that_is_no_board_is_refused(fate_2, tmp_path, base, monkeypatch, capsys):
+    assert fate_2("--board", str(tmp_path)) == 1
+    assert "has no folder dag" in capsys.readouterr().err
+    monkeypatch.undo()
+    monkeypatch.syspath_prepend(str(TOP / "scripts"))
+    assert installed(base, monkeypatch, "--board", str(tmp_path)) == 1
+    assert "--board is for FATE 2.x" in capsys.readouterr().err
+
+
 def test_without_a_fate_the_script_says_what_to_do_and_changes_nothing(tmp_path):
     environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(tmp_path), "FATE_PROJECT_BASE": str(tmp_path)}
 

@@ -58,4 +58,4 @@ def test_the_descriptions_are_those_of_the_components(name, tmp_path):
 
     run("-m", "fate.components", "component", "desc", "--name", name, "--save", str(path))
 
-    assert path.read_text() == (DESCRIPTIONS / f"{name.replace('-', '_')}.yaml").read_text(), "component desc --save writes it anew"
+    assert path.read_text() == (DESCRIPTIONS / f"{name}.yaml").read_text(), "component desc --save writes it anew"
