@@ -9,7 +9,7 @@ VECTOR_TESTS := tests/ckks tests/inference/test_networks.py tests/client tests/t
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-fate demo demo-two-sites test test-quick test-fate2 test-fate1 test-py38 check format bench clean
+.PHONY: help setup setup-fate demo demo-two-sites test test-fate-jobs test-units test-quick test-fate2 test-fate1 test-py38 check format bench clean
 
 help:
 	@echo "make setup   the environment to develop and run (.venv)"
@@ -43,10 +43,17 @@ demo: setup setup-fate
 demo-two-sites: setup setup-fate
 	@$(BIN)/python scripts/fate_demo.py two_sites --control
 
-# Everything, the FATE job included; then what depends on the processor, without its vector instructions.
+# Everything: the FATE jobs, which mostly wait for processes to start, beside all other tests.
 test: setup setup-fate
+	@$(MAKE) --no-print-directory -j 2 test-fate-jobs test-units
+
+test-fate-jobs: setup setup-fate
+	@$(BIN)/python -m pytest -q -m fate
+
+# What depends on the processor also without its vector instructions.
+test-units: setup
 	@HE_NN_CPU=scalar $(BIN)/python -m pytest -q $(VECTOR_TESTS)
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -m "not fate"
 
 test-quick: setup
 	@$(BIN)/python -m pytest -q -m "not fate"
