@@ -13,6 +13,11 @@ from .roles import Tracker
 
 FIRST_S = 2.0  # FATE Flow looks for dead processes every 5 s, twice, 3 s apart
 MOST_S = 60.0
+LONG_S = 30.0  # no party waits for the other for so long while the other waits for it, unless what was sent is lost
+_IF_BOTH = (
+    ". If its log says the same of this party, nothing crosses between the two: look at FATE's federation (a broker's queues and "
+    "policies), stop the job and submit it again"
+)
 
 
 class Watched:
@@ -42,6 +47,6 @@ class Watched:
             waited += next_s
             self._tracker.log(
                 f"nothing came from the {self._peer} for {waited:g} s: it computes, or its task has ended; the log of its task, and FATE "
-                "Flow's log of the job, say which"
+                f"Flow's log of the job, say which{_IF_BOTH if waited >= LONG_S else ''}"
             )
             next_s = min(waited, MOST_S)

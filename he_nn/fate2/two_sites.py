@@ -28,7 +28,7 @@ from .crossing import Crossing, inspect, row_needles
 from .demo import EXAMPLE, GUEST, HOST, TOP, Comparison, adapt, compare, figures, follow, in_process_seconds, upload
 from .flow import Flow
 from .standalone import Federation, Standalone, free_ports
-from .wires import Relay, Router
+from .wires import Management, Relay, Router
 
 SEARCHED_ROWS = 100
 
@@ -81,9 +81,10 @@ class TwoSites:
         flows = []
         for party in parties:
             broker, home = brokers[party], self.home / party
+            management = self._stack.enter_context(Management(broker.management_port))
             federation = Federation(
                 broker.port,
-                broker.management_port,
+                management.port,
                 broker.user,
                 broker.password,
                 router.port,

@@ -18,7 +18,7 @@ from he_backend.errors import HeError
 from he_backend.graph import Reference
 from he_nn.fate2 import broker
 from he_nn.fate2.crossing import WINDOW_BYTES, entropy, inspect, row_needles
-from he_nn.fate2.wires import Relay, Router
+from he_nn.fate2.wires import Management, Relay, Router
 from tests.he_nn.test_fate_job import PYTHON, TOP, left_over
 
 live = [
@@ -125,6 +125,43 @@ def test_the_router_goes_by_the_header_and_keeps_what_passed(sites, tmp_path):
     assert refusal.value.code == 400 and b"there are 9999, 10000" in refusal.value.read()
     assert sites[0].seen == [] and sites[1].seen == [("/v2/partner/job/create", "10000", b'{"job": 1}')]
     assert (tmp_path / "requests").read_bytes() == b'{"job": 1}\ntaken\n'
+
+
+class _Broker(BaseHTTPRequestHandler):
+    """Refuses each setting twice, as one that stumbles over queues that are being removed."""
+
+    def do_PUT(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.seen.append(self.path)
+        self.send_response(500 if self.server.seen.count(self.path) <= self.server.refusals else 204)
+        self.end_headers()
+
+    do_DELETE = do_PUT
+
+    def log_message(self, format, *arguments):
+        pass
+
+
+@pytest.mark.parametrize(
+    "method, refusals, status, asked", [("PUT", 2, 204, 3), ("PUT", 99, 500, 6), ("PUT", 0, 204, 1), ("DELETE", 2, 500, 1)]
+)
+def test_a_broker_that_stumbles_over_a_setting_is_asked_again(monkeypatch, method, refusals, status, asked):
+    monkeypatch.setattr("he_nn.fate2.wires._PAUSES_S", (0.01,) * 5)
+    server = HTTPServer(("127.0.0.1", 0), _Broker)
+    server.seen, server.refusals = [], refusals
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with Management(server.server_address[1]) as management:
+            request = urllib.request.Request(f"http://127.0.0.1:{management.port}/api/policies/x", data=b"{}", method=method)
+            try:
+                answered = urllib.request.urlopen(request, timeout=10).status
+            except urllib.error.HTTPError as problem:
+                answered = problem.code
+    finally:
+        server.shutdown()
+        server.server_close()
+
+    assert (answered, server.seen) == (status, ["/api/policies/x"] * asked)
 
 
 def test_a_site_that_is_gone_is_told(tmp_path):

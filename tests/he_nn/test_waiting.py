@@ -55,6 +55,15 @@ def test_a_silent_peer_is_named_again_and_again_each_time_after_twice_as_long():
     assert "its task has ended" in tracker.lines[0] and not waits()
 
 
+def test_after_long_silence_the_channel_itself_is_suspected(monkeypatch):
+    monkeypatch.setattr("he_nn.waiting.LONG_S", 0.2)
+    tracker = Recorder()
+
+    Watched(SilentUntil(tracker.lines, 4), tracker, "host", first_s=0.05).receive()
+
+    assert ["nothing crosses between the two" in line for line in tracker.lines[:4]] == [False, False, True, True]
+
+
 def test_one_that_answers_in_time_is_not_mentioned():
     tracker = Recorder()
     channel = Watched(Slow(0.0), tracker, "host", first_s=5.0)
