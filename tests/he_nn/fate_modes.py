@@ -162,24 +162,24 @@ def examples(flow, home, server, client):
         result(f"example {name}", flow, job_id, started, [task for task in tasks if "inference" in task], tasks)
 
 
-def killed(flow, home):
-    """The model owner's process of an inference is killed: the job ends, tells so, and leaves nothing running."""
+def killed(flow, home, party):
+    """A party's process of an evaluation is killed: the job ends, tells so, and leaves nothing running."""
     job, _ = example("model_eval", model_type="MLP", batch_size=512)
     job_id = flow.submit(to_dag(Job(job.conf, job.dsl, job.folder)))
-    while len(host_workers(home)) < 1:
+    while len(workers_of(home, party)) < 1:
         assert flow.job_status(job_id) not in FINISHED
         time.sleep(0.1)
     started = time.monotonic()
-    for pid in host_workers(home):
+    for pid in workers_of(home, party):
         os.kill(pid, signal.SIGKILL)
     status = flow.follow(job_id, lambda task: None, timeout_s=90)
     seconds = ended(home, started)
     states = {task["role"]: task["status"] for task in flow.tasks(job_id)}
-    say("killed", status=status, states=states, failures=flow.failures(job_id), workers=workers(home), seconds=seconds)
+    say(f"killed {party[0]}", status=status, states=states, failures=flow.failures(job_id), workers=workers(home), seconds=seconds)
 
 
-def host_workers(home):
-    """Processes that run a component for the host: those whose command names the configuration of one of its tasks."""
+def workers_of(home, party):
+    """Processes that run a component for a party: those whose command names the configuration of one of its tasks."""
     from he_nn.fate2.standalone import processes_of
 
     found = []
@@ -188,7 +188,7 @@ def host_workers(home):
             command = process.cmdline()
         except Exception:  # noqa: BLE001 - it has ended
             continue
-        if "component" in command and "execute" in command and any(f"/{HOST[0]}/{HOST[1]}/" in part for part in command):
+        if "component" in command and "execute" in command and any(f"/{party[0]}/{party[1]}/" in part for part in command):
             found.append(process.pid)
     return found
 
@@ -212,7 +212,8 @@ def main():
         services(flow, home, server, client)
         if sys.argv[4:] == ["examples"]:
             examples(flow, home, server, client)
-        killed(flow, home)
+        for party in (HOST, GUEST):
+            killed(flow, home, party)
 
 
 if __name__ == "__main__":

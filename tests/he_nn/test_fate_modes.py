@@ -212,8 +212,9 @@ def test_the_services_take_the_hosts_place(checks, home):
     assert figures["client_encrypted_file"]["preset"] == "custom_enc_param" and figures["server_encrypted_table"]["preset"] == "N12_L4"
 
 
-def test_a_killed_party_ends_the_job(checks):
-    check = checks["killed"]
+@pytest.mark.parametrize("role", ["host", "guest"])
+def test_a_killed_party_ends_the_job(checks, role):
+    check = checks[f"killed {role}"]
 
     assert check["status"] == "failed" and set(check["states"].values()) == {"failed"}
     assert check["workers"] == [] and check["seconds"] < 90
