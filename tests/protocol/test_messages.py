@@ -36,6 +36,14 @@ def name(message: object) -> str:
     return type(message).__name__
 
 
+def test_a_message_is_the_same_bytes_each_time_in_whatever_order_its_options_were_given():
+    options = {f"option_{index}": str(index) for index in range(12)}
+    request = m.PlanRequest("latest", "clear", "{}", "batch", 10, 512, options)
+    turned = m.PlanRequest("latest", "clear", "{}", "batch", 10, 512, dict(reversed(options.items())))
+
+    assert {m.encode(one) for _ in range(20) for one in (request, turned)} == {m.encode(request)}
+
+
 @pytest.mark.parametrize("message", EXAMPLES, ids=name)
 def test_round_trip(message):
     assert m.decode(m.encode(message)) == message

@@ -150,7 +150,7 @@ _INDEX_KEY, _PAYLOAD_KEY = 1 << 3, 2 << 3 | 2
 
 
 def encode(message: Message) -> bytes:
-    """The frame that carries a message; raises ParameterError when a field is longer than the protocol allows."""
+    """The frame that carries a message, the same bytes each time; raises ParameterError when a field is longer than the protocol allows."""
     if isinstance(message, Block):
         return encode_block(message.index, (message.payload,))
     frame = _CLASSES["Frame"](version=PROTOCOL_VERSION)
@@ -163,7 +163,7 @@ def encode(message: Message) -> bytes:
         raise
     except (TypeError, ValueError) as problem:
         raise ParameterError(f"{type(message).__name__} cannot be sent: {problem}") from None
-    return bytes(frame.SerializeToString())
+    return bytes(frame.SerializeToString(deterministic=True))  # maps come in any order otherwise
 
 
 def encode_block(index: int, parts: Iterable[Buffer]) -> bytes:
