@@ -8,12 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable
 
 from he_backend.access.credentials import Credentials
-from he_backend.ckks.engines import (
-    available,
-    check_engine,
-    default_engine,
-    usable_cores,
-)
+from he_backend.ckks.engines import available, check_engine, default_engine, usable_cores
 from he_backend.ckks.params import load_params
 from he_backend.client.connect import open_link
 from he_backend.client.environment import EnvironmentTest
