@@ -16,8 +16,9 @@ from fate1 import endings, overhead
 from fate1.checks import check
 from fate1.examples import Examples, refused
 from fate1.flow import GUEST, HOST, Flow
-from fate1.platform import flow_server, services, setup, snapshot, surroundings, unit_tests
+from fate1.platform import flow_server, services, setup, snapshot, surroundings
 from fate1.tables import prepare
+from fate1.unit import unit_tests
 from fate_setup import deployment as deployments
 
 

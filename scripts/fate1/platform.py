@@ -51,17 +51,6 @@ def surroundings(found: Any, home: Path) -> dict[str, str]:
     }
 
 
-def unit_tests(found: Any, environment: dict[str, str]) -> None:
-    """Each *_test.py as `fate_test unittest federatedml` runs it; a broken import must print FAILED."""
-    files = sorted((found.federatedml / "he_nn").rglob("*_test.py"))
-    for path in files:
-        ran = subprocess.run([found.python.path, str(path)], capture_output=True, text=True, env=environment)
-        check(ran.stderr.rstrip().endswith("OK") and "FAILED" not in ran.stdout + ran.stderr, f"{path.name} runs alone and prints OK")
-    broken = {**environment, "PYTHONPATH": str(TOP / "scripts")}
-    ran = subprocess.run([found.python.path, str(files[-1])], capture_output=True, text=True, env=broken)
-    check("FAILED" in ran.stdout + ran.stderr, f"{files[-1].name} prints FAILED where an import is broken")
-
-
 @contextlib.contextmanager
 def flow_server(found: Any, environment: dict[str, str]) -> Iterator[str]:
     """The address of a FATE Flow that knows the components. One that was running is restarted, and again at the end."""
