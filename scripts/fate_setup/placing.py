@@ -39,7 +39,7 @@ def planned(deployment: Deployment, root: Path, provider: bool, board: Path | No
 
 
 def board_of(given: str, placed: list[str]) -> Path | None:
-    """The folder of FATE-Board 2.x: that given, or the one whose files were placed before; None for neither.
+    """The folder of FATE-Board 2.x: that given, or the one whose files were placed before and that is still there; None for neither.
 
     Raises SetupError when the folder given is none.
     """
@@ -49,7 +49,7 @@ def board_of(given: str, placed: list[str]) -> Path | None:
             raise SetupError(f"--board: {board} has no folder {BOARD_FOLDER}; name the folder of FATE-Board 2.x, with its service.sh in it")
         return board
     folders = [Path(name).parent for name in placed]
-    return next((folder.parent for folder in folders if folder.name == BOARD_FOLDER), None)
+    return next((folder.parent for folder in folders if folder.name == BOARD_FOLDER and folder.is_dir()), None)
 
 
 def examples_path(deployment: Deployment) -> Path:

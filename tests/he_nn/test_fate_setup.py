@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -258,6 +259,14 @@ def test_the_board_of_fate_2_is_given_descriptions_and_keeps_them_until_uninstal
         for name in ("load", "eval", "inference")
     }
     assert fate_2("--uninstall") == 0 and files_of(board) == before
+
+
+def test_a_board_that_is_gone_is_not_made_anew(fate_2, board):
+    assert fate_2("--board", str(board)) == 0
+    shutil.rmtree(board)
+
+    assert fate_2() == 0 and not board.exists()
+    assert fate_2("--uninstall") == 0
 
 
 def test_a_folder_that_is_no_board_is_refused(fate_2, tmp_path, base, monkeypatch, capsys):
