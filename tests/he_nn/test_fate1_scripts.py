@@ -85,14 +85,16 @@ def test_what_a_job_left_is_looked_through(tmp_path):
 def test_a_partys_processes_are_told_apart():
     from fate1.flow import processes_of
 
-    command = [sys.executable, "-c", "import time; time.sleep(60)", "task_executor.py", "--job_id", "job77", "--role", "host"]
-    process = subprocess.Popen(command, env={**os.environ})
+    script = "import time; print('up', flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", script, "task_executor.py", "--job_id", "job77", "--role", "host"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ})
     try:
+        assert process.stdout.readline() == b"up\n"  # before its first instruction its command line may read empty
         assert processes_of("job77") == processes_of("job77", "host") == [process.pid]
         assert processes_of("job77", "guest") == processes_of("job78") == []
     finally:
         process.kill()
-        process.wait(10)
+        process.communicate(timeout=10)
 
 
 @pytest.mark.parametrize("classes", [0, 2, 4])
