@@ -168,7 +168,7 @@ def test_a_server_ends_answers_that_nobody_reads(start):
         finally:
             ended.set()
 
-    _, link = start(handler, limits=ServerLimits(call_timeout_s=0.3))
+    _, link = start(handler, limits=ServerLimits(call_timeout_s=1.0))
     answer = link.exchange(iter([b"one"]))
     next(answer)
 
@@ -257,16 +257,17 @@ def test_a_server_ends_calls_that_last_too_long(start):
 
 
 def test_a_busy_server_says_so(start):
-    release = threading.Event()
+    entered, release = threading.Event(), threading.Event()
 
     def answer(incoming):
+        entered.set()
         release.wait(10)
         return echo(incoming)
 
     _, link = start(answering(answer), max_workers=1, limits=ServerLimits(max_calls=1))
     first = threading.Thread(target=call, args=(link,))
     first.start()
-    time.sleep(0.2)
+    assert entered.wait(10)
 
     with pytest.raises(TransportError, match="busy"):
         call(link)
