@@ -9,7 +9,7 @@ from typing import Any, Iterator
 from he_backend.errors import InputError
 
 from .params import CUSTOM_FILE
-from .translate import Job
+from .translate import Job, rows_beside
 
 
 def self_contained(job: Job) -> dict[str, Any]:
@@ -18,6 +18,11 @@ def self_contained(job: Job) -> dict[str, Any]:
     Raises InputError when a component asks for custom parameters and there is no such file.
     """
     conf = copy.deepcopy(dict(job.conf))
+    components = job.dsl.get("components")
+    for name, component in components.items() if isinstance(components, dict) else ():
+        beside = rows_beside(job, component)
+        if beside:
+            _part(_part(_part(conf, "component_parameters"), "common"), name).setdefault("file_inference", beside)
     for values in _components(conf.get("component_parameters")):
         if values.get("is_custom_enc_param") is True:
             path = job.folder / CUSTOM_FILE
@@ -29,6 +34,14 @@ def self_contained(job: Job) -> dict[str, Any]:
         if isinstance(rows, str) and not Path(rows).is_absolute() and (job.folder / rows).is_file():
             values["file_inference"] = str((job.folder / rows).resolve())
     return conf
+
+
+def _part(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """The object of that name, made where there is none."""
+    part = values.setdefault(name, {})
+    if not isinstance(part, dict):
+        raise InputError(f"conf: {name}: a JSON object is expected, {type(part).__name__} came")
+    return part
 
 
 def _components(parameters: Any) -> Iterator[dict[str, Any]]:

@@ -38,6 +38,10 @@ class Channel(Protocol):
         """The next object; waits for it."""
         ...
 
+    def notify(self, data: bytes) -> None:
+        """Hands over the only object of this task, which nobody may ever read; nothing where the job has no other party."""
+        ...
+
 
 @dataclass(frozen=True)
 class Message:
@@ -51,10 +55,22 @@ Operation = Callable[[Message], Message]
 FrameHandler = Callable[[Iterator[bytes]], Iterator[bytes]]
 
 
-class OwnRowsError(InputError):
-    """What is wrong with the guest's rows. Names of its columns and files stay with it: the host hears only that they cannot be used."""
+class OwnError(InputError):
+    """What is wrong with something that stays with a party: names of its columns, files and folders. The other hears `told` instead."""
+
+    told = ""
+
+
+class OwnRowsError(OwnError):
+    """The guest's rows cannot be used."""
 
     told = "the guest's rows cannot be used; the guest's own log says why"
+
+
+class OwnParametersError(OwnError):
+    """The guest's file of encryption parameters cannot be used."""
+
+    told = "the guest's encryption parameters cannot be used; the guest's own log says why"
 
 
 class Caller:
@@ -68,10 +84,8 @@ class Caller:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        failure = None if error is None else failure_of(error)
         with contextlib.suppress(Exception) if error is not None else contextlib.nullcontext():
-            message = OwnRowsError.told if isinstance(error, OwnRowsError) else "" if failure is None else failure.message
-            self._channel.send(BYE + _pack({} if failure is None else {"kind": failure.kind, "message": message}))
+            self._channel.send(BYE + _pack({} if error is None else _told(error)))
 
     def call(self, operation: str, data: bytes = b"", **values: Any) -> Message:
         """The host's answer; raises what the host refused with."""
@@ -112,6 +126,17 @@ class Caller:
             self._receive_batch()
 
 
+class OwnModelsError(OwnError):
+    """The host's models cannot be opened."""
+
+    told = "the host's models cannot be opened; the host's own log says why"
+
+
+def stay_away(channel: Channel, is_guest: bool, reason: HeError) -> None:
+    """Tells a party that waits for this one that it will not come: its first `receive` raises `reason`. Another never reads it."""
+    channel.notify((BYE if is_guest else FAILURE) + _pack(_told(reason)))
+
+
 def answer(channel: Channel, operations: Mapping[str, Operation], frames: FrameHandler | None = None) -> None:
     """The host's end: answers until the guest says that the task is over.
 
@@ -147,8 +172,7 @@ def _answer_call(channel: Channel, operations: Mapping[str, Operation], body: by
     except Exception as error:  # noqa: BLE001 - the guest must hear of every error, or it waits for ever
         if not isinstance(error, HeError):
             _log.exception("an operation failed")
-        failure = failure_of(error)
-        channel.send(FAILURE + _pack({"kind": failure.kind, "message": failure.message}))
+        channel.send(FAILURE + _pack(_told(error)))
         return error
     channel.send(REPLY + _pack(reply.values, reply.data))
     return None
@@ -213,6 +237,12 @@ def _open(data: bytes) -> tuple[bytes, bytes]:
         values = _unpack(body).values
         raise error_of(Failure(str(values.get("kind")), str(values.get("message"))))
     return kind, body
+
+
+def _told(error: BaseException) -> dict[str, str]:
+    """What the other party hears of an error."""
+    failure = failure_of(error)
+    return {"kind": failure.kind, "message": error.told if isinstance(error, OwnError) else failure.message}
 
 
 def _pack(values: Mapping[str, Any], data: bytes = b"") -> bytes:

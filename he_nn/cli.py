@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, Mapping
 
 import click
@@ -66,7 +67,7 @@ def submit(conf: str, dsl: str, address: str, wait: bool) -> None:
 
 def _wait(flow: Any, job_id: str) -> None:
     try:
-        status = flow.follow(job_id, _show)
+        status = flow.follow(job_id, _show, timeout_s=math.inf)
     except KeyboardInterrupt:
         click.echo(f"job {job_id} goes on; stop it with: flow job stop -j {job_id}", err=True)
         raise click.Abort from None

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import time
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Dict, Tuple, TypeVar, Union
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple, TypeVar, Union
 
 import numpy as np
 
+from he_backend.ckks.params import load_params
 from he_backend.client.inference import Client
 from he_backend.client.rows import load_rows
-from he_backend.errors import InputError, ModelError, ProtocolError
+from he_backend.errors import InputError, ModelError, ParameterError, ProtocolError, SecurityError
 from he_backend.graph.card import Card
 from he_backend.graph.quality import quality
 
 from . import service
 from .artifact import ModelArtifact, wanted_model
-from .channel import Caller, Channel, Message, OwnRowsError
+from .channel import Caller, Channel, Message, OwnParametersError, OwnRowsError
 from .opening import OpenedLink
 from .params import EvalParams, InferenceParams, LoadParams, Params
-from .roles import Tracker, by_service, find_file, preset_of, round_figures
+from .roles import Tracker, by_service, find_file, preset_of, round_figures, tell_of_service
 from .table import Predictions, Rows, from_array, predictions
 from .waiting import Watched
 
 MOST_ROUNDS_SHOWN = 40
 Q = TypeVar("Q", EvalParams, InferenceParams)
-Table = Union[Rows, Callable[[], Rows], None]
+Table = Union[Rows, Callable[[], Optional[Rows]], None]
+Given = Union[ModelArtifact, Callable[[], Optional[ModelArtifact]], None]
 Answered = Tuple[ModelArtifact, Card, np.ndarray, Dict[str, Any]]  # the model, what its outputs mean, outputs [rows, ...], figures
 
 
@@ -49,6 +52,7 @@ class DataOwner:
     def load(self, channel: Channel, params: LoadParams) -> ModelArtifact:
         """The model that the host, or the HE-server, bound."""
         if by_service(params):
+            tell_of_service(channel, True, params, self.tracker)
             artifact = service.load(params)
         else:
             with Caller(Watched(channel, self.tracker, "host")) as host:
@@ -57,27 +61,32 @@ class DataOwner:
         self.tracker.summary({**_words(artifact), **_short(artifact.plan)})
         return artifact
 
-    def evaluate(self, channel: Channel, params: EvalParams, artifact: ModelArtifact | None = None) -> ModelArtifact:
-        """The model with the figures of the model owner's evaluation on its own test rows."""
+    def evaluate(self, channel: Channel, params: EvalParams, given: Given = None) -> ModelArtifact:
+        """The model with the figures of the model owner's evaluation on its own test rows; `given` as for `infer`."""
         if by_service(params):
+            tell_of_service(channel, True, params, self.tracker)
+            artifact = _artifact(given)
             model_id, model_type = wanted_model(params.model_id, params.model_type, artifact)
             result = service.evaluate(_with_custom_text(replace(params, model_id=model_id, model_type=model_type)), artifact)
         else:
             with Caller(Watched(channel, self.tracker, "host")) as host:
-                model_id, model_type = wanted_model(params.model_id, params.model_type, artifact)
+                model_id, model_type = wanted_model(params.model_id, params.model_type, _artifact(given))
                 params = _with_custom_text(replace(params, model_id=model_id, model_type=model_type))
                 result = ModelArtifact.of(host.call("evaluate", **_values(params)).values)
         self._report(result)
         return result
 
-    def infer(self, channel: Channel, params: InferenceParams, table: Table = None, artifact: ModelArtifact | None = None) -> Inferred:
+    def infer(self, channel: Channel, params: InferenceParams, table: Table = None, given: Given = None) -> Inferred:
         """Predictions of the table's rows, or of the first num_inference rows of the file, in order.
 
-        A table may come as a callable that reads it: what is wrong with it then ends the host's side too, with the reason.
+        The table, and the model `given` by an earlier component, may come as callables that read them: what is wrong with them then ends
+        the host's side too, with the reason.
         """
         if by_service(params):
-            return self._by_service(params, table, artifact)
+            tell_of_service(channel, True, params, self.tracker)
+            return self._by_service(params, table, _artifact(given))
         with Caller(Watched(channel, self.tracker, "host")) as host:  # from here on the host hears of what goes wrong
+            artifact = _artifact(given)
             model_id, model_type = wanted_model(params.model_id, params.model_type, artifact)
             rows = _read(table, params)
             run = self._encrypted if params.is_encryption else self._plain
@@ -97,18 +106,26 @@ class DataOwner:
         predicted = predictions(outputs, card)
         figures["task"] = predicted.task
         if rows.labels is not None:
-            measured = quality(outputs, rows.labels, card)
-            figures.update({"accuracy" if name == "test_acc" else name: value for name, value in measured.items()})
+            figures.update(self._quality(outputs, rows.labels, card))
         result = replace(model, preset=str(figures.get("preset", "")), figures=figures)
         self._report(result)
         return Inferred(rows, predicted, result)
+
+    def _quality(self, outputs: np.ndarray, labels: np.ndarray, card: Card) -> dict[str, float]:
+        """How good the predictions are; labels that do not belong to them are told to the log, and the predictions stay."""
+        try:
+            measured = quality(outputs, labels, card)
+        except InputError as problem:
+            self.tracker.log(f"the table's labels are passed on and no accuracy is measured: {problem}")
+            return {}
+        return {"accuracy" if name == "test_acc" else name: value for name, value in measured.items()}
 
     def _encrypted(self, host: Caller, params: InferenceParams, rows: Rows) -> Answered:
         def progress(at: Any) -> None:
             self.tracker.progress(at.chunk * at.rounds + at.round, at.chunks * at.rounds)
 
         link = OpenedLink(host)
-        with preset_of(params.encryption_parameters, params.is_custom_enc_param) as preset:
+        with _own_preset(params) as preset:
             client = Client(link, preset=preset, progress=progress)
             opening = client.opening(params.model_id, len(rows))
             model, card, values = self._described(link.describe(opening.calls, **_which(params)), params, rows)
@@ -158,11 +175,14 @@ class DataOwner:
 def _read(table: Table, params: InferenceParams) -> Rows:
     """The rows; raises OwnRowsError when they cannot be used."""
     try:
-        if table is None:
-            return read_file(params)
-        return table() if callable(table) else table
+        rows = table() if callable(table) else table
+        return read_file(params) if rows is None else rows
     except InputError as problem:
         raise OwnRowsError(str(problem)) from None
+
+
+def _artifact(given: Given) -> ModelArtifact | None:
+    return given() if callable(given) else given
 
 
 def read_file(params: InferenceParams) -> Rows:
@@ -206,8 +226,22 @@ def _with_custom_text(params: Q) -> Q:
     """Custom parameters travel as text: the model owner has no file of the guest's."""
     if not params.is_custom_enc_param:
         return params
-    with preset_of(params.encryption_parameters, True) as path, open(path, encoding="utf-8") as stream:
+    with _own_preset(params) as path, open(path, encoding="utf-8") as stream:
         return replace(params, encryption_parameters=stream.read())
+
+
+@contextlib.contextmanager
+def _own_preset(params: EvalParams | InferenceParams) -> Iterator[str]:
+    """preset_of the parameters, read once to see that it can be; what is wrong with the guest's file is told to the guest alone."""
+    with contextlib.ExitStack() as stack:
+        try:
+            preset = stack.enter_context(preset_of(params.encryption_parameters, params.is_custom_enc_param))
+            load_params(preset)
+        except SecurityError:
+            raise
+        except (InputError, ParameterError) as problem:
+            raise OwnParametersError(str(problem)) from None
+        yield preset
 
 
 def _words(artifact: ModelArtifact) -> dict[str, Any]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import time
 from dataclasses import dataclass, replace
-from typing import Any, Mapping, TypeVar
+from typing import Any, Callable, Mapping, TypeVar
 
 import numpy as np
 
 from he_backend.ckks.params import load_params
-from he_backend.errors import InputError, ParameterError, ProtocolError
+from he_backend.errors import HeError, InputError, ParameterError, ProtocolError
 from he_backend.graph import Program, Reference
 from he_backend.graph.card import Card
 from he_backend.graph.quality import quality
@@ -22,10 +23,10 @@ from he_backend.server.registry import ModelRecord, Registry
 from he_backend.server.service import CipherService
 
 from .artifact import LATEST, ModelArtifact
-from .channel import Channel, Message, answer
+from .channel import Channel, Message, OwnModelsError, answer
 from .opening import answer_calls
 from .params import EvalParams, InferenceParams, LoadParams, Params
-from .roles import Tracker, by_service, preset_of, round_figures
+from .roles import Tracker, by_service, preset_of, round_figures, tell_of_service
 from .waiting import Watched
 
 T = TypeVar("T")
@@ -34,15 +35,23 @@ LOAD_PRESET = "N13_L8"  # he-nn-load has no encryption parameters; its plan summ
 
 @dataclass(frozen=True)
 class ModelOwner:
-    """A registry of models, and where its tasks report to."""
+    """Its registry of models, and where its tasks report to."""
 
-    registry: Registry
+    open_registry: Callable[[], Registry]
     tracker: Tracker
+
+    @functools.cached_property
+    def registry(self) -> Registry:
+        """Opened when the guest first asks for something, so that it hears of a failure; by a service it is never needed."""
+        try:
+            return self.open_registry()
+        except HeError as problem:
+            raise OwnModelsError(str(problem)) from None
 
     def load(self, channel: Channel, params: LoadParams) -> ModelArtifact:
         """Answers a guest's he-nn-load; gives the model that was bound."""
         if by_service(params):
-            return self._idle(params)
+            return self._idle(channel, params)
         bound: list[ModelArtifact] = []
 
         def load(request: Message) -> Message:
@@ -57,7 +66,7 @@ class ModelOwner:
     def evaluate(self, channel: Channel, params: EvalParams) -> ModelArtifact:
         """Answers a guest's he-nn-eval; gives the model with the figures of the evaluation."""
         if by_service(params):
-            return self._idle(params)
+            return self._idle(channel, params)
         done: list[ModelArtifact] = []
 
         def evaluate(request: Message) -> Message:
@@ -72,8 +81,8 @@ class ModelOwner:
     def infer(self, channel: Channel, params: InferenceParams) -> ModelArtifact:
         """Answers a guest's he-nn-inference: plans and rounds on ciphertexts, or plain rows where both sides say is_encryption false."""
         if by_service(params):
-            return self._idle(params)
-        models = _JobModels(RegistryModels(self.registry))
+            return self._idle(channel, params)
+        models = _JobModels(lambda: RegistryModels(self.registry))
         service = CipherService(models)
         traffic = {"calls": 0, "bytes_in": 0, "bytes_out": 0}
 
@@ -107,8 +116,9 @@ class ModelOwner:
         self.tracker.summary({"model_name": artifact.model_name, "model_type": artifact.model_type, **traffic})
         return replace(artifact, figures=dict(traffic))
 
-    def _idle(self, params: Params) -> ModelArtifact:
+    def _idle(self, channel: Channel, params: Params) -> ModelArtifact:
         """Ends at once: the guest talks to a service, and this party holds no model of the job."""
+        tell_of_service(channel, False, params, self.tracker)
         self.tracker.log("the guest uses an HE service (server_url); a host party has nothing to do in this component")
         model_id, model_type = getattr(params, "model_id", ""), getattr(params, "model_type", "")
         return ModelArtifact(model_id, "", model_type, getattr(params, "encryption_parameters", LOAD_PRESET))
@@ -187,10 +197,14 @@ class ModelOwner:
 class _JobModels:
     """The registry's models for one inference: once `describe` has told which one, the guest's word for it means this model alone."""
 
-    def __init__(self, models: RegistryModels) -> None:
-        self._models = models
+    def __init__(self, open_models: Callable[[], RegistryModels]) -> None:
+        self._open_models = open_models
         self._asked = ""
         self.record: ModelRecord | None = None
+
+    @functools.cached_property
+    def _models(self) -> RegistryModels:
+        return self._open_models()
 
     def settle(self, asked: str, record: ModelRecord) -> None:
         """From here on `asked` means `record`, whatever is bound meanwhile."""

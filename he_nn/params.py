@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, ClassVar, Iterator, Mapping, TypeVar
 
+from he_backend.ckks.params import check_params
 from he_backend.errors import ParameterError
 
 PRESETS = ("N11_L1", "N12_L4", "N13_L8")
@@ -182,7 +183,9 @@ def _encryption(parameters: Any, is_custom: Any) -> Iterator[tuple[str, str]]:
         return
     if is_custom is True and parameters.lstrip().startswith("{"):  # the file's text, as `he-nn job` hands it on
         try:
-            json.loads(parameters)
+            check_params(json.loads(parameters), CUSTOM_FILE)
+        except ParameterError as problem:
+            yield "encryption_parameters", str(problem)
         except ValueError:
             yield "encryption_parameters", f"the text of {CUSTOM_FILE} is not JSON"
     elif parameters not in PRESETS:

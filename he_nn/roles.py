@@ -8,8 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Protocol, Sequence
 
-from he_backend.errors import InputError
+from he_backend.errors import InputError, ParameterError
 
+from .channel import Channel, stay_away
 from .params import CUSTOM_FILE
 
 
@@ -36,6 +37,21 @@ class Tracker(Protocol):
 def by_service(params: Any) -> bool:
     """Whether the guest's task goes through an HE-server or HE-client over HTTP, so that a host party has nothing to do in it."""
     return bool(params.server_url) or bool(getattr(params, "client", False))
+
+
+def tell_of_service(channel: Channel, is_guest: bool, params: Any, tracker: Tracker) -> None:
+    """Tells the other party that this one goes by a service, so that one in embedded mode does not wait for it for ever.
+
+    Nobody reads this where both go by the service, which must work too where the parties' federation does not: hence a line in the log
+    for whatever goes wrong.
+    """
+    here, there = ("guest", "host") if is_guest else ("host", "guest")
+    mode = "client: true" if getattr(params, "client", False) else f"server_url: {params.server_url!r}"
+    text = f"{mode} at the {here}, and server_url: '' (embedded mode) at the {there}; give both the same, in the parameters common to both"
+    try:
+        stay_away(channel, is_guest, ParameterError(text))
+    except Exception as error:  # noqa: BLE001 - the platform's own
+        tracker.log(f"the {there} could not be told that this party uses an HE service ({type(error).__name__})")
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Mapping, Sequence
 
@@ -63,7 +64,10 @@ class Rows:
 
 
 def from_columns(ids: Sequence[Any], columns: Mapping[str, Any], labels: Any = None, match_ids: Sequence[Any] = ()) -> Rows:
-    """Rows of a table given by column. Raises InputError naming the columns with missing values, infinity or no numbers, never a value."""
+    """Rows of a table given by column. Raises InputError naming the columns with missing values, infinity or no numbers, never a value.
+
+    A label is missing as a value is; a table without labels has None for all of them.
+    """
     if not len(ids):
         raise InputError("the table has no rows")
     if not columns:
@@ -80,6 +84,9 @@ def from_columns(ids: Sequence[Any], columns: Mapping[str, Any], labels: Any = N
     if bad:
         raise InputError(f"the table cannot be used: column {_listed(bad)}; fill or drop these before he-nn-inference")
     label_array = None if labels is None else np.asarray(labels)
+    missing = 0 if label_array is None else _missing(label_array)
+    if missing:
+        raise InputError(f"the table's label column has {missing} missing values; fill them, or leave the column out")
     return Rows(tuple(ids), np.stack(arrays, axis=1), tuple(columns), tuple(match_ids), label_array)
 
 
@@ -99,6 +106,20 @@ def from_array(array: np.ndarray, count: int, source: str) -> Rows:
     return Rows(numbers, values, (), numbers)
 
 
+def distinct(names: Sequence[str]) -> list[str]:
+    """The column names; raises InputError for those that several columns have."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(f"the table has several columns of one name: {_listed(twice)}; give each its own")
+    return list(names)
+
+
+def _missing(values: np.ndarray) -> int:
+    if values.dtype.kind in "fO":
+        return sum(value is None or value != value or value == "" for value in values.reshape(-1).tolist())
+    return 0
+
+
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return ", ".join(names[:MOST_NAMED]) + more
@@ -107,10 +128,8 @@ def _listed(names: Sequence[str]) -> str:
 def _numbers(column: Any) -> tuple[np.ndarray, str]:
     """A column as float64, and what is wrong with it ('' when nothing is)."""
     array = np.asarray(column)
-    if array.dtype == object:
-        missing = sum(value is None or value != value or value == "" for value in array.tolist())
-        if missing:
-            return array, f"{missing} missing"
+    if array.dtype == object and _missing(array):
+        return array, f"{_missing(array)} missing"
     try:
         numbers = array.astype(np.float64)
     except (TypeError, ValueError):

@@ -13,7 +13,8 @@ from typing import Any, Iterator, Mapping
 
 from he_backend.errors import InputError, ParameterError
 
-from .params import COMPONENTS, CUSTOM_FILE
+from .params import COMPONENTS, CUSTOM_FILE, InferenceParams
+from .roles import by_service
 
 SCHEMA_VERSION = "2.2.0"
 MODULES = {"hennload": "he-nn-load", "henneval": "he-nn-eval", "henninference": "he-nn-inference", "evaluation": "evaluation"}
@@ -80,6 +81,16 @@ def read_job(conf: str, dsl: str) -> Job:
 def to_dag(job: Job) -> dict[str, Any]:
     """The DAG schema that FATE Flow 2.2 takes. Raises ParameterError that lists everything wrong or unsupported."""
     return _Translation(job).run()
+
+
+def rows_beside(job: Job, component: Any) -> str:
+    """The path of the default file_inference of an inference without a table, where it lies beside the dsl file; '' otherwise."""
+    if not isinstance(component, dict) or MODULES.get(str(component.get("module", "")).lower()) != "he-nn-inference":
+        return ""
+    given = component.get("input")
+    path = (job.folder / InferenceParams.file_inference).resolve()
+    has_table = isinstance(given, dict) and bool(given.get("data"))
+    return str(path) if path.is_file() and not has_table else ""
 
 
 def _read_json(path: str, what: str) -> dict[str, Any]:
@@ -207,6 +218,9 @@ class _Translation:
         for key in sorted(set(given) - {"data", "model"}):
             self._problem(f"dsl: {name}: input.{key} has no counterpart in FATE 2.2")
         parameters = dict(self._mapping(self._common.get(name, {}), f"conf: parameters of {name}"))
+        beside = rows_beside(self._job, component)
+        if beside:
+            parameters.setdefault("file_inference", beside)
         task: dict[str, Any] = {"component_ref": reference, "parameters": self._parameters(name, reference, parameters)}
         if inputs:
             task["inputs"] = inputs
@@ -249,14 +263,12 @@ class _Translation:
             source = upstream[0]
 
     def _tables(self, name: str, reader: str) -> dict[str, Any]:
-        """The guest's table of a Reader. A host's table is refused: the model owner brings no rows."""
-        for role, party, values in self._each_special():
-            if role != "guest" and "table" in self._mapping(values.get(reader, {}), f"conf: {reader}"):
-                self._problem(f"conf: {reader} names a table for {role} {party}; he-nn components take rows from the guest alone")
+        """The guest's table of a Reader. The one that FATE 1.x wants of every host is nobody's here: the model owner brings no rows."""
         table = None
         for role, _, values in self._each_special():
-            if role == "guest" and reader in values:
-                table = values[reader].get("table")
+            own = self._mapping(values.get(reader, {}), f"conf: parameters of {reader}")
+            if role == "guest" and own:
+                table = own.get("table")
         table = table or self._mapping(self._common.get(reader, {}), f"conf: {reader}").get("table")
         if not isinstance(table, dict) or not table.get("name") or not table.get("namespace"):
             self._problem(f"conf: {reader}: a table with name and namespace is missing under component_parameters.role.guest")
@@ -330,17 +342,24 @@ class _Translation:
     def _check_parameters(self, name: str, reference: str) -> None:
         """The component's own check, now rather than minutes later: for all, and for each party that has values of its own."""
         common = self._parameters(name, reference, dict(self._mapping(self._common.get(name, {}), name)))
-        sets = [common]
-        for _, _, values in self._each_special():
+        sets = {(role, party): common for role, parties in self._roles.items() for party in parties}
+        for role, party, values in self._each_special():
             own = values.get(name)
             if own:
-                sets.append({**common, **self._parameters(name, reference, dict(self._mapping(own, name)))})
-        for values in sets:
+                sets[role, party] = {**sets[role, party], **self._parameters(name, reference, dict(self._mapping(own, name)))}
+        services = set()
+        for values in sets.values():
             try:
                 params = COMPONENTS[reference].of(values)
             except ParameterError as wrong:
                 for line in str(wrong).split("\n  ")[1:]:
                     self._problem(f"conf: {name}.{line}")
                 continue
+            services.add(by_service(params))
             if "host" not in self._roles and not getattr(params, "server_url", ""):
                 self._problem(f"conf: {name}.server_url is '' (embedded mode), which needs a host party; role has none")
+        if len(services) > 1:
+            self._problem(
+                f"conf: {name}: one party goes by a service (server_url or client) and the other does not; say both in "
+                "component_parameters.common"
+            )

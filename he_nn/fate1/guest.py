@@ -7,6 +7,7 @@ from typing import Any
 
 from ..artifact import ModelArtifact
 from ..guest import DataOwner
+from ..table import Rows
 from .channel import FateChannel
 from .params import HeNNEvalParam, HeNNInferenceParam, HeNNLoadParam
 from .runner import HeNNRunner, artifact_of, table_of
@@ -31,18 +32,23 @@ class HeNNEvalGuest(HeNNRunner):
 
     def work(self, cpn_input: Any, channel: FateChannel, tracker: FateTracker) -> ModelArtifact:
         """Asks for an evaluation."""
-        return DataOwner(tracker).evaluate(channel, self.model_param.checked(), artifact_of(cpn_input))
+        given = functools.partial(artifact_of, cpn_input)
+        return DataOwner(tracker).evaluate(channel, self.model_param.checked(), given)
 
 
 class HeNNInferenceGuest(HeNNRunner):
     """he-nn-inference; its predictions are the data output."""
 
-    module, param, is_guest = "HeNNInference", HeNNInferenceParam, True
+    module, param, is_guest, takes_table = "HeNNInference", HeNNInferenceParam, True, True
 
     def work(self, cpn_input: Any, channel: FateChannel, tracker: FateTracker) -> ModelArtifact:
         """Predicts the rows of the input table, or of file_inference."""
-        table = table_of(cpn_input)
-        rows = None if table is None else functools.partial(rows_of, table)  # read when the host hears of what is wrong with it
-        done = DataOwner(tracker).infer(channel, self.model_param.checked(), rows, artifact_of(cpn_input))
-        self.data_output = prediction_table(done, table)
+        given = functools.partial(artifact_of, cpn_input)
+        done = DataOwner(tracker).infer(channel, self.model_param.checked(), functools.partial(_rows, cpn_input), given)
+        self.data_output = prediction_table(done, table_of(cpn_input))
         return done.artifact
+
+
+def _rows(cpn_input: Any) -> Rows | None:
+    table = table_of(cpn_input)
+    return None if table is None else rows_of(table)

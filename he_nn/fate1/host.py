@@ -37,7 +37,7 @@ class HeNNEvalHost(HeNNRunner):
 class HeNNInferenceHost(HeNNRunner):
     """he-nn-inference."""
 
-    module, param = "HeNNInference", HeNNInferenceParam
+    module, param, takes_table = "HeNNInference", HeNNInferenceParam, True
 
     def work(self, cpn_input: Any, channel: FateChannel, tracker: FateTracker) -> ModelArtifact:
         """Computes on the guest's ciphertexts."""
@@ -45,4 +45,4 @@ class HeNNInferenceHost(HeNNRunner):
 
 
 def _owner(tracker: FateTracker) -> ModelOwner:
-    return ModelOwner(Registry(default_root()), tracker)
+    return ModelOwner(lambda: Registry(default_root()), tracker)

@@ -27,6 +27,7 @@ class HeNNRunner(ModelBase):
     module: ClassVar[str] = ""
     param: ClassVar[type[HeNNParam]] = HeNNParam
     is_guest: ClassVar[bool] = False
+    takes_table: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,6 +44,8 @@ class HeNNRunner(ModelBase):
         self.checkpoint_manager = cpn_input.checkpoint_manager
         self.model_param.update(cpn_input.parameters)
         self.model_param.check()
+        if not self.takes_table and tables_of(cpn_input):
+            raise ParameterError(f"input.data: {self.module} takes no table; only HeNNInference does. Take it out of the dsl")
         self.component_properties.parse_component_param(cpn_input.roles, self.model_param)
         self.role = self.component_properties.role
         channel = FateChannel(self.is_guest, self.component_properties.host_party_idlist)
@@ -71,10 +74,16 @@ def artifact_of(cpn_input: Any) -> ModelArtifact | None:
 
 def table_of(cpn_input: Any) -> Any:
     """The component's input table, None where there is none. Raises ParameterError for several."""
-    tables = []
-    for by_kind in (cpn_input.datasets or {}).values():
-        for one in by_kind.values():
-            tables += [table for table in (one if isinstance(one, list) else [one]) if table is not None]
+    tables = tables_of(cpn_input)
     if len(tables) > 1:
         raise ParameterError(f"input.data: {len(tables)} tables; allowed: one")
     return tables[0] if tables else None
+
+
+def tables_of(cpn_input: Any) -> list[Any]:
+    """All input tables of a component."""
+    tables: list[Any] = []
+    for by_kind in (cpn_input.datasets or {}).values():
+        for one in by_kind.values():
+            tables += [table for table in (one if isinstance(one, list) else [one]) if table is not None]
+    return tables

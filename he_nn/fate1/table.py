@@ -16,7 +16,7 @@ from federatedml.feature.instance import Instance
 from he_backend.errors import InputError
 
 from ..guest import Inferred
-from ..table import Rows, from_columns
+from ..table import Rows, distinct, from_columns
 
 HEADER = ["label", "predict_result", "predict_score", "predict_detail", "type"]
 PREDICT = "predict"  # how FATE 1.x marks predictions of a trained model
@@ -135,7 +135,7 @@ def _names(header: Any, delimiter: str) -> list[str]:
     names = [str(name).strip() for name in names]
     if not any(names):
         raise InputError("the table has no header; upload it with head 1, so that its columns have names")
-    return names
+    return distinct(names)
 
 
 def _cells(texts: Sequence[Any]) -> np.ndarray:
@@ -147,9 +147,10 @@ def _cells(texts: Sequence[Any]) -> np.ndarray:
 
 
 def _labels(texts: Sequence[Any]) -> list[Any]:
-    """Labels as numbers where all are: whole ones as int."""
-    if any(str(text).strip().lower() in MISSING for text in texts):
-        raise InputError("the table's label column has missing values; fill them, or leave the column out")
+    """Labels as numbers where all are: whole ones as int. None where one is missing."""
+    cells = _cells(texts).tolist()
+    if None in cells:
+        return cells
     try:
         numbers = [float(text) for text in texts]
     except ValueError:

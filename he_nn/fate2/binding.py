@@ -11,7 +11,7 @@ from he_backend.errors import ParameterError
 from ..artifact import ModelArtifact
 from ..params import EvalParams, InferenceParams, LoadParams
 from ..roles import Tracker
-from ..table import Rows, from_columns
+from ..table import Rows, distinct, from_columns
 
 logger = logging.getLogger("he_nn")
 
@@ -41,15 +41,24 @@ class FateChannel:
         self._received += 1
         return data
 
+    def notify(self, data: bytes) -> None:
+        """Hands an object to every other party, if there is one; nobody waits for it to be read."""
+        if self._has_peer():
+            context = self._context.indexed_ctx(0)
+            (context.hosts if self._is_guest else context.guest).put(self._names[0], data)
+
     def _peer(self, index: int) -> Any:
-        """The other party, for the object of that number. A job that goes through a service has none, and never asks."""
+        """The other party, for the object of that number."""
         context = self._context.indexed_ctx(index)
         if not self._is_guest:
             return context.guest
-        hosts = context.hosts
+        hosts = list(context.hosts) if self._has_peer() else []
         if len(hosts) != 1:
             raise ParameterError(f"the job has {len(hosts)} host parties; embedded mode takes one model owner")
         return hosts[0]
+
+    def _has_peer(self) -> bool:
+        return any(party.role == ("host" if self._is_guest else "guest") for party in self._context.parties)
 
 
 class FateTracker:
@@ -97,7 +106,7 @@ def evaluate(ctx: Any, role: Any, values: Mapping[str, Any], input_model: Any, o
     """he-nn-eval for either role."""
     params = EvalParams.of(values)
     owner, channel = _owner(ctx, role)
-    given = (_artifact(input_model),) if role.is_guest else ()
+    given = (functools.partial(_artifact, input_model),) if role.is_guest else ()
     output_model.write(owner.evaluate(channel, params, *given).to_dict())
 
 
@@ -110,7 +119,7 @@ def infer(ctx: Any, role: Any, values: Mapping[str, Any], input_data: Any, input
         return
     frame = None if input_data is None else input_data.read()
     table = None if frame is None else functools.partial(rows_of, frame)
-    done = owner.infer(channel, params, table, _artifact(input_model))
+    done = owner.infer(channel, params, table, functools.partial(_artifact, input_model))
     output_data.write(prediction_frame(ctx, done, frame))
     output_model.write(done.artifact.to_dict())
 
@@ -119,7 +128,7 @@ def rows_of(frame: Any) -> Rows:
     """The rows of a FATE data frame; its weight column, if any, is no feature."""
     schema = frame.schema
     table = frame.as_pd_df()
-    features = {str(name): table[name].to_numpy() for name in schema.columns}
+    features = {name: table[name].to_numpy() for name in distinct([str(name) for name in schema.columns])}
     labels = table[schema.label_name].to_numpy() if schema.label_name else None
     match_ids = table[schema.match_id_name].tolist() if schema.match_id_name else []
     return from_columns(table[schema.sample_id_name].tolist(), features, labels, match_ids)
@@ -161,7 +170,7 @@ def _owner(ctx: Any, role: Any) -> tuple[Any, FateChannel]:
 
     from ..host import ModelOwner
 
-    return ModelOwner(Registry(default_root()), tracker), channel
+    return ModelOwner(lambda: Registry(default_root()), tracker), channel
 
 
 def _artifact(input_model: Any) -> ModelArtifact | None:

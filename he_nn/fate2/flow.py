@@ -52,19 +52,38 @@ class Flow:
         answer = self._call("GET", "job/task/query", {"job_id": job_id}, None)
         return list(answer.get("data") or [])
 
-    def follow(self, job_id: str, on_change: Callable[[dict[str, Any]], None], poll_s: float = 0.5, timeout_s: float = 3600.0) -> str:
-        """The job's final state; `on_change` hears of each task that changed its state meanwhile."""
+    def follow(
+        self,
+        job_id: str,
+        on_change: Callable[[dict[str, Any]], None],
+        poll_s: float = 0.5,
+        timeout_s: float = 3600.0,
+        patience_s: float = 60.0,
+    ) -> str:
+        """The job's final state; `on_change` hears of each task that changed its state meanwhile.
+
+        A job that takes longer than `timeout_s` is stopped, which raises JobFailed. When FATE Flow does not answer for `patience_s`,
+        TransportError is raised and the job goes on.
+        """
         seen: dict[tuple[str, str, str], str] = {}
-        deadline = time.monotonic() + timeout_s
+        answered = time.monotonic()
+        deadline = answered + timeout_s
+        status = "submitted"
         while True:
-            status = self.job_status(job_id)
-            for task in self.tasks(job_id):
-                key = (str(task["task_name"]), str(task["role"]), str(task["party_id"]))
-                if seen.get(key) != task["status"]:
-                    seen[key] = str(task["status"])
-                    on_change(task)
-            if status in FINISHED:
-                return status
+            try:
+                status, tasks = self.job_status(job_id), self.tasks(job_id)
+            except TransportError as problem:
+                if time.monotonic() - answered > patience_s:
+                    raise TransportError(f"{problem}; job {job_id} goes on, this was only following it") from None
+            else:
+                answered = time.monotonic()
+                for task in tasks:
+                    key = (str(task["task_name"]), str(task["role"]), str(task["party_id"]))
+                    if seen.get(key) != task["status"]:
+                        seen[key] = str(task["status"])
+                        on_change(task)
+                if status in FINISHED:
+                    return status
             if time.monotonic() > deadline:
                 self.stop(job_id)
                 raise JobFailed(f"job {job_id} was still {status} after {timeout_s:.0f} s and was stopped")

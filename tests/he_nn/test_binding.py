@@ -10,6 +10,14 @@ from he_backend.errors import ParameterError
 from he_nn.fate2.binding import FateChannel, FateTracker
 
 
+class Hosts(list):
+    """Several contexts: what is put is put for each."""
+
+    def put(self, name, value):
+        for host in self:
+            host.put(name, value)
+
+
 class Context:
     """Contexts form a tree by name and index; what is put is found under (sender, tag, name) once."""
 
@@ -30,11 +38,15 @@ class Context:
 
     @property
     def hosts(self):
-        return [self] * self._count
+        return Hosts([self] * self._count)
 
     @property
     def guest(self):
         return self
+
+    @property
+    def parties(self):
+        return [SimpleNamespace(role=role) for role in ["guest", *["host"] * self._count]]
 
     def put(self, name, value):
         key = (self.tag, name)
@@ -65,7 +77,21 @@ def test_embedded_mode_takes_one_model_owner(hosts):
 
 
 def test_a_service_needs_no_host():
-    FateChannel(Context(hosts=0), True)
+    context = Context(hosts=0)
+
+    FateChannel(context, True).notify(b"by a service")
+
+    assert not context.shared
+
+
+def test_a_party_that_waits_hears_that_the_other_stays_away():
+    shared = {}
+    guest, host = FateChannel(Context("guest", shared=shared), True), FateChannel(Context("host", shared=shared), False)
+
+    guest.notify(b"from the guest")
+    host.notify(b"from the host")
+
+    assert guest.receive() == b"from the host" and host.receive() == b"from the guest"
 
 
 def test_metrics_have_the_names_and_types_that_the_board_draws():

@@ -13,9 +13,9 @@ from he_nn.params import InferenceParams
 CUSTOM = {"scheme_name": "HE_SEAL", "poly_modulus_degree": 4096, "security_level": 128, "coeff_modulus": [40, 40]}
 
 
-def printed(folder, conf):
+def printed(folder, conf, dsl=None):
     (folder / "conf.json").write_text(json.dumps(conf))
-    (folder / "dsl.json").write_text("{}")
+    (folder / "dsl.json").write_text(json.dumps(dsl or {}))
     return CliRunner().invoke(job, ["conf", "-c", str(folder / "conf.json"), "-d", str(folder / "dsl.json")])
 
 
@@ -33,6 +33,22 @@ def test_the_files_beside_the_dsl_file_are_taken_along(tmp_path, place):
     assert found["infer_0"]["file_inference"] == str(tmp_path / "rows.npy") and found["other_0"] == own["other_0"]
     assert json.loads(found["infer_0"]["encryption_parameters"]) == CUSTOM
     assert InferenceParams.of(found["infer_0"]).is_custom_enc_param and result["dsl_version"] == 2
+
+
+def test_rows_under_their_default_name_are_taken_along(tmp_path):
+    (tmp_path / "inference_data.npy").write_bytes(b"")
+    table = {"input": {"data": {"data": ["reader_0.data"]}}}
+    dsl = {
+        "components": {
+            "infer_0": {"module": "HeNNInference"},
+            "infer_1": {"module": "HeNNInference", **table},
+            "load_0": {"module": "HeNNLoad"},
+        }
+    }
+
+    result = json.loads(printed(tmp_path, {"role": {"guest": [1]}}, dsl).output)
+
+    assert result["component_parameters"] == {"common": {"infer_0": {"file_inference": str(tmp_path / "inference_data.npy")}}}
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from he_backend import zoo
-from he_backend.errors import EngineError, InputError, NotFoundError, ParameterError
+from he_backend.errors import EngineError, InputError, NotFoundError, ParameterError, TransportError
 from he_backend.graph import convert
 from he_nn.table import read_detail
 from tests import processes
@@ -156,6 +157,75 @@ def test_both_parties_read_why_a_host_refused(loaded):
     guest, host = failing({"model_id": "gone"}, table=lines(digits(4)[0]))
 
     assert "there is no model 'gone'" in str(guest) and "there is no model 'gone'" in str(host)
+
+
+@pytest.mark.parametrize("module", ["HeNNLoad", "HeNNEval", "HeNNInference"])
+@pytest.mark.parametrize("by_service", ["guest", "host"])
+def test_a_party_of_another_mode_is_not_waited_for(loaded, monkeypatch, module, by_service):
+    monkeypatch.setattr("he_nn.fate1.channel.PATIENCE_S", 0.3)
+
+    def slow(*given):
+        time.sleep(1)
+        raise TransportError("no such service")
+
+    for operation in ("load", "evaluate", "infer"):
+        monkeypatch.setattr(f"he_nn.service.{operation}", slow)
+    apart = {"model_type": "MLP", "server_url": "127.0.0.1:12993"}
+    values, host_values = (apart, EMBEDDED) if by_service == "guest" else (EMBEDDED, apart)
+    parties = []
+    table = lines(digits(4)[0]) if module == "HeNNInference" else None
+
+    with pytest.raises((ParameterError, TransportError)):
+        fate1_job.run(module, values, table, host_values=host_values, told=parties.extend)
+
+    waiting = next(party for party in parties if party.role != by_service)
+    told = f"server_url: '{apart['server_url']}' at the {by_service}, and server_url: '' (embedded mode) at the {waiting.role}"
+    assert isinstance(waiting.error, ParameterError) and told in str(waiting.error)
+
+
+def test_a_host_without_its_models_says_so_to_the_guest(home, monkeypatch):
+    (home / "file").write_text("")
+    monkeypatch.setenv("HE_NN_HOME", str(home / "file"))
+
+    guest, host = failing({}, table=lines(digits(4)[0]))
+
+    assert str(home) in str(host) and str(home) not in str(guest)
+    assert "the host's models cannot be opened; the host's own log says why" in str(guest)
+
+
+def test_the_host_hears_of_a_model_that_is_not_of_he_nn(loaded):
+    foreign = {"guest": {"lr_0": {"HeteroLRMeta": ("HeteroLRMeta", b""), "HeteroLRParam": ("HeteroLRParam", b"")}}, "host": {}}
+
+    guest, host = failing({}, table=lines(digits(4)[0]), models=foreign)
+
+    assert "the input model lr_0 is not one of he-nn" in str(guest) and str(guest) in str(host)
+
+
+def test_the_guests_file_of_parameters_is_named_to_the_guest_alone(loaded, home):
+    guest, host = failing({"is_custom_enc_param": True}, table=lines(digits(4)[0]))
+
+    assert "there is no file custom_enc_param.json" in str(guest) and str(home) not in str(host)
+    assert "the guest's encryption parameters cannot be used" in str(host)
+
+
+@pytest.mark.parametrize("label", [0.5, "grey"])
+def test_labels_that_cannot_be_scored_leave_the_predictions(loaded, label):
+    rows, plain = digits(6)
+    rows = dataclasses.replace(rows, labels=np.array([label] * 6, dtype=object if isinstance(label, str) else float))
+
+    guest, _ = fate1_job.run("HeNNInference", ENCRYPTED, lines(rows), models=fate1_job.chained("he_nn_load_0", *loaded))
+
+    by_id = dict(zip(rows.ids, plain.argmax(axis=1).tolist()))
+    assert {key: features[1] for key, features in content(guest.data)} == by_id
+    assert {features[0] for _, features in content(guest.data)} == {label}
+    if label == 0.5:
+        assert "accuracy" not in guest.tracker.summary
+
+
+@pytest.mark.parametrize("module", ["HeNNLoad", "HeNNEval"])
+def test_a_table_is_refused_where_no_rows_are_taken(loaded, module):
+    with pytest.raises(ParameterError, match=f"input.data: {module} takes no table"):
+        fate1_job.run(module, EMBEDDED, lines(digits(4)[0]))
 
 
 def test_a_failing_guest_waits_for_no_host_for_ever(loaded, monkeypatch):
@@ -311,4 +381,6 @@ def test_the_services_take_the_hosts_place(services):
     for values in (served, {**served, "is_encryption": False}, {**served, "client": True, "client_url": client.http}):
         guest, host = fate1_job.run("HeNNInference", values, lines(rows), models=fate1_job.chained("load_0", *loaded))
         assert {key: features[1] for key, features in content(guest.data)} == expected
-        assert host.data is None and guest.crossed == []
+        assert (
+            host.data is None and len(guest.crossed) == 2 and max(size for _, size in guest.crossed) < 300
+        )  # each says that it uses a service, and nothing else

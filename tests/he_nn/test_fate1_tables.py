@@ -113,8 +113,11 @@ def test_tables_that_cannot_be_rows_are_refused():
         (uploaded(VALUES, "x0,x1,x2", meta={"input_format": "svmlight"}), "put DataTransform in between"),
         (uploaded(VALUES[:0], "x0,x1,x2"), "no rows"),
         (transformed([row[:2] for row in VALUES]), "names 3 columns, a row has 2"),
-        (uploaded([[np.nan, *row] for row in VALUES], "y,x0,x1,x2"), "label column has missing values"),
-        (uploaded(holes, "y,x0,x1,x2"), "label column has missing values"),
+        (uploaded([[np.nan, *row] for row in VALUES], "y,x0,x1,x2"), "label column has 5 missing values"),
+        (uploaded(holes, "y,x0,x1,x2"), "label column has 1 missing values"),
+        (transformed(list(VALUES), labels=(0, None, 1, float("nan"), 0)), "label column has 2 missing values"),
+        (uploaded(VALUES, "age,x1,age"), "several columns of one name: age;"),
+        (transformed(list(VALUES), header=["age", "x1", "age"]), "several columns of one name: age;"),
     ):
         with pytest.raises(InputError, match=problem):
             rows(table)

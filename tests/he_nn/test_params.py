@@ -34,6 +34,7 @@ DEFAULTS = {
         "client_url": "127.0.0.1:12995",
     },
 }
+CUSTOM = '{"scheme_name": "HE_SEAL", "poly_modulus_degree": 4096, "security_level": 128, "coeff_modulus": [40, 40]}'
 CASES = [(cls, name) for cls, values in DEFAULTS.items() for name in values]
 WRONG = {
     "model_type": ["", "a b", "all", "x" * 33, "../etc"],
@@ -85,7 +86,7 @@ def test_a_value_outside_what_is_allowed_is_refused_by_name(cls, name, value):
         (LoadParams, {"is_init": False, "model_id": ""}),
         (LoadParams, {"model_type": "my-own_1", "server_url": "http://he.example.org:80/"}),
         (EvalParams, {"server_url": "[::1]:12993", "batch_size": 512, "start_batch": 3}),
-        (EvalParams, {"encryption_parameters": '{"poly_modulus_degree": 2048}', "is_custom_enc_param": True}),
+        (EvalParams, {"encryption_parameters": CUSTOM, "is_custom_enc_param": True}),
         (InferenceParams, {"file_inference": "/data/rows.npy", "num_inference": 100_000}),
         (InferenceParams, {"client": True, "client_url": "client.example.org:12995"}),
     ],
@@ -109,6 +110,22 @@ def test_the_client_needs_a_server():
 def test_custom_parameters_as_text_must_be_json():
     with pytest.raises(ParameterError, match="encryption_parameters: .* not JSON"):
         EvalParams.of({"encryption_parameters": "{no", "is_custom_enc_param": True})
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{}", "poly_modulus_degree must be an integer"),
+        (CUSTOM.replace("4096", "100"), "poly_modulus_degree is 100; allowed: "),
+        (CUSTOM.replace("4096", "2048"), "at poly_modulus_degree 2048 at most 54 bits are 128-bit secure"),
+        (CUSTOM.replace("scheme_name", "scheme"), "unknown field scheme; allowed: "),
+    ],
+)
+def test_custom_parameters_as_text_are_checked_like_the_file(text, problem):
+    with pytest.raises(ParameterError) as refusal:
+        InferenceParams.of({"encryption_parameters": text, "is_custom_enc_param": True})
+
+    assert "\n  encryption_parameters: preset custom_enc_param.json: " in str(refusal.value) and problem in str(refusal.value)
 
 
 def test_everything_wrong_is_told_at_once():

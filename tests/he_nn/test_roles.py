@@ -57,6 +57,8 @@ class Pipe:
         self.sent.append(data)
         self._outgoing.put(data)
 
+    notify = send
+
     def receive(self):
         return self._incoming.get(timeout=TIMEOUT_S)
 
@@ -76,7 +78,8 @@ class Site:
 
         def host():
             try:
-                results["host"] = getattr(ModelOwner(self.registry, self.host), operation)(self.host_pipe, host_params or guest_params)
+                owner = ModelOwner(lambda: self.registry, self.host)
+                results["host"] = getattr(owner, operation)(self.host_pipe, host_params or guest_params)
             except Exception as error:  # noqa: BLE001 - the test looks at it
                 results["error"] = error
 
@@ -265,12 +268,13 @@ def test_custom_parameters_come_as_text_or_from_a_file(site, tmp_path, monkeypat
     assert done.artifact.preset == "custom_enc_param"
 
 
-def test_custom_parameters_below_128_bits_are_refused_before_anything_is_encrypted(site):
-    weak = json.dumps({**CUSTOM, "poly_modulus_degree": 2048})
+def test_custom_parameters_below_128_bits_are_refused_before_anything_is_encrypted(site, tmp_path, monkeypatch):
+    monkeypatch.setenv("HE_NN_HOME", str(tmp_path))
+    (tmp_path / "custom_enc_param.json").write_text(json.dumps({**CUSTOM, "poly_modulus_degree": 2048}))
     rows, _ = digits(4)
 
     with pytest.raises(SecurityError):
-        site.run("infer", inference(encryption_parameters=weak, is_custom_enc_param=True), rows, site.load())
+        site.run("infer", inference(is_custom_enc_param=True), rows, site.load())
     assert not any(data[:1] in (b"F", b"L") for data in site.guest_pipe.sent)
 
 

@@ -18,7 +18,13 @@ from tests.he_nn.test_roles import CUSTOM, Recorder, digits
 
 
 class NoChannel:
-    """Fails when a task uses it: with a service there may be no host party at all."""
+    """Fails when a task waits on it: with a service there may be no host party at all. What nobody has to read is kept."""
+
+    def __init__(self):
+        self.notified = []
+
+    def notify(self, data):
+        self.notified.append(data)
 
     def send(self, data):
         raise AssertionError("the channel was used")
@@ -143,8 +149,24 @@ def test_an_he_client_as_server_url_is_told_apart(services, bound):
     ("operation", "params"), [("load", LoadParams()), ("evaluate", EvalParams()), ("infer", InferenceParams(client=True))]
 )
 def test_a_host_party_has_nothing_to_do(operation, params):
+    recorder, channel = Recorder(), NoChannel()
+
+    artifact = getattr(ModelOwner(_no_registry, recorder), operation)(channel, params)
+
+    assert artifact.model_name == "" and "nothing to do" in recorder.lines[0] and len(channel.notified) == 1
+
+
+def _no_registry():
+    raise AssertionError("a host without work needs no registry")
+
+
+def test_a_federation_that_does_not_work_is_no_obstacle_for_a_service():
+    class Broken(NoChannel):
+        def notify(self, data):
+            raise OSError("the broker is gone")
+
     recorder = Recorder()
 
-    artifact = getattr(ModelOwner(None, recorder), operation)(NoChannel(), params)
+    ModelOwner(_no_registry, recorder).load(Broken(), LoadParams())
 
-    assert artifact.model_name == "" and "nothing to do" in recorder.lines[0]
+    assert "the guest could not be told that this party uses an HE service (OSError)" in recorder.lines[0]

@@ -95,6 +95,21 @@ def test_a_job_becomes_this_dag(job):
     assert to_dag(job) == GOLDEN
 
 
+def test_the_table_that_fate_1_wants_of_a_host_is_nobodys(job):
+    special(job)["host"] = {"0": {"reader": {"table": {"name": "anything", "namespace": "experiment"}}}}
+
+    assert to_dag(job) == GOLDEN
+
+
+def test_rows_under_their_default_name_are_found_beside_the_dsl_file(job):
+    (job.folder / "inference_data.npy").write_bytes(b"")
+    del components(job)["infer"]["input"]["data"]
+
+    found = to_dag(job)["dag"]["tasks"]["infer"]["parameters"]
+
+    assert found["file_inference"] == str(job.folder / "inference_data.npy")
+
+
 def test_translating_leaves_the_job_as_it_was(job):
     to_dag(job)
     to_dag(job)
@@ -207,7 +222,8 @@ def test_embedded_mode_needs_a_host(job):
         (lambda job: components(job)["infer"]["input"]["data"].update(eval_data=["reader.data"]), "input.data.eval_data"),
         (lambda job: components(job)["load"].update(input={"data": {"data": ["reader.data"]}}), "he-nn-load takes no data input"),
         (lambda job: special(job)["guest"]["0"].pop("reader"), "reader: a table with name and namespace is missing"),
-        (lambda job: special(job).update(host={"0": {"reader": {"table": {}}}}), "take rows from the guest alone"),
+        (lambda job: special(job)["guest"]["0"].update(reader="rows"), "parameters of reader: a JSON object is expected, str came"),
+        (lambda job: special(job).update(host={"0": {"infer": {"server_url": "a:1"}}}), "infer: one party goes by a service"),
         (lambda job: job.conf.update(dsl_version=1), "dsl_version is 1"),
         (lambda job: job.conf["job_parameters"]["common"].update(job_type="predict"), "job_type 'predict'"),
         (lambda job: job.conf["job_parameters"]["common"].update(magic=1), "job_parameters.common.magic"),
