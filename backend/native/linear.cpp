@@ -317,7 +317,7 @@ void Linear::make_constants(const std::vector<BlockView>& blocks) {
 std::unique_ptr<Linear::Work> Linear::make_work() const {
     auto work = std::make_unique<Work>();
     work->panel = Buffer<i16>(factors_.size() * most_rows_ * TILE);
-    work->sums = Buffer<u64>(slot_count_ * TILE);
+    work->sums = Buffer<u64>(std::max<std::size_t>(1, slot_count_) * TILE);  // one for outputs that no block writes
     work->tile = Buffer<u64>(2 * TILE);
     if (!sources_.empty()) {
         work->kept = Buffer<u64>(KEPT_TILES * TILE);
@@ -375,7 +375,7 @@ void Linear::run_tile(const Column& column, std::size_t first, std::size_t width
         for (u32 slot : stage.open) std::memset(work.sums.data() + slot * TILE, 0, TILE * sizeof(u64));
         const bool last = s + 1 == stages_.size();
         Ahead ahead{last ? &stages_[0] : &stages_[s + 1], last ? next : &column, last ? next_first : first, first_limb, last_limb, 0, 0};
-        if (ahead.column) ahead.step = (ahead.stage->rows.size() + stage.tiles - 1) / stage.tiles;
+        if (ahead.column) ahead.step = (ahead.stage->rows.size() + stage.tiles - 1) / std::max<std::size_t>(1, stage.tiles);
         for (const Task& task : stage.tasks) run_task(task, !p, first_digit, last_digit, ahead, work);
         for (const auto& [slot, output] : stage.close)
             write_row(column.out, output, first, values, p, first_limb, work.sums.data() + slot * TILE, work);

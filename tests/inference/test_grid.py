@@ -38,14 +38,15 @@ def grid_of(affine, shapes, rows, rng, bits=8):
     layout, shifted = lay_out_grid(structure, map_.linear, sum(affine.in_sizes))
     packer = GridPacker(layout, DEGREE, [((size, 1.0),) for size in affine.out_sizes])
     values = [rng.integers(-50, 51, (rows, size)).astype(np.float64) for size in affine.in_sizes]
+    constant = 3.0 if map_.constant else 0.0  # whole, for exact results
     key = secret.generate("clear", PARAMS)
-    tensor = key.encrypt(packer.pack(values, map_.constant), 1.0, 1)
+    tensor = key.encrypt(packer.pack(values, constant), 1.0, 1)
     assert (tensor.columns, tensor.width) == (layout.columns(rows, DEGREE), layout.width(rows, DEGREE))
     answer = ClearEvaluator().affine(tensor, shifted)
     answer = Selection(layout, DEGREE).pick(answer)
     packed = key.decrypt(answer, packer.scales, packer.count(rows, answer.columns, answer.width), packer.by_rows, packer.index(rows))
     got = packer.unpack(packed, rows, [(size,) for size in affine.out_sizes])
-    whole = np.concatenate([*values, np.full((rows, 1 if map_.constant else 0), map_.constant)], axis=1)
+    whole = np.concatenate([*values, np.full((rows, 1 if constant else 0), constant)], axis=1)
     return layout, np.concatenate(got, axis=1), apply_blocks(map_.linear, whole.T).T
 
 

@@ -89,7 +89,7 @@ def compare(outputs: dict[str, np.ndarray], reference: dict[str, np.ndarray]) ->
     pairs = [(np.asarray(outputs[name], np.float64), np.asarray(reference[name], np.float64)) for name in reference]
     error = max((float(np.abs(got - due).max(initial=0.0)) for got, due in pairs), default=0.0)
     size = max((float(np.abs(due).max(initial=0.0)) for _, due in pairs), default=0.0)
-    bits = 52.0 if error == 0.0 else float(np.log2(size / error)) if size > 0.0 else 0.0
+    bits = 52.0 if error == 0.0 else float(np.log2(size / error)) if size > 0.0 and np.isfinite(error) else 0.0
     got, due = pairs[0]
     if due.ndim > 1 and due.shape[-1] > 1:
         same = float((got.argmax(axis=-1) == due.argmax(axis=-1)).mean())

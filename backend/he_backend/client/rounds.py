@@ -19,10 +19,11 @@ from he_backend.ckks import secret, serial
 from he_backend.ckks.engines import Tensor, read_tensor
 from he_backend.client.report import Report, Result, RoundReport
 from he_backend.client.rows import CheckedRows
-from he_backend.errors import Cancelled, CapacityError, InputError, ProtocolError
+from he_backend.client.sizes import NOT_A_NUMBER, reached_bits, sized, squared_error
+from he_backend.errors import Cancelled, InputError, ProtocolError
 from he_backend.graph.steps import StepRunner
 from he_backend.inference.packing import Packer
-from he_backend.inference.plan import ClientPlan, RoundPlan, safe_scale
+from he_backend.inference.plan import ClientPlan, RoundPlan
 from he_backend.inference.schedule import Schedule
 from he_backend.protocol.session import ClientSession, Incoming
 from he_backend.protocol.transport import CountingLink, Link
@@ -144,6 +145,7 @@ class _Lane:
         count = len(self._plan.rounds)
         self.seconds = [dict.fromkeys(_PARTS, 0.0) for _ in range(count + 1)]
         self.sent, self.received = [0] * count, [0] * count
+        self.errors = [0.0] * count  # of each round, the largest of all chunks: squared, relative
 
     def run(self) -> None:
         """Chunks until none is left."""
@@ -162,7 +164,11 @@ class _Lane:
             self._forget(this.index, values)
         with self._watch.turn:
             self._step(len(self._plan.rounds), values, rows)
-        return {spec.name: np.asarray(values[spec.name], dtype=spec.dtype) for spec in self._plan.outputs}
+        outputs = {spec.name: np.asarray(values[spec.name], dtype=spec.dtype) for spec in self._plan.outputs}
+        for name, output in outputs.items():
+            if output.dtype.kind == "f" and np.isnan(output).any():
+                raise InputError(f"output {name}: the last client step gave NaN for these rows; {NOT_A_NUMBER}")
+        return outputs
 
     def _step(self, index: int, values: dict[str, np.ndarray], rows: int) -> None:
         started = time.perf_counter()
@@ -176,8 +182,8 @@ class _Lane:
             self._step(this.index, values, rows)
             started = time.perf_counter()
             inputs = [values[name] for name in this.inputs]
-            scale = self._scale(this, inputs)
-            tensor = self._key.encrypt(packer.pack(inputs, this.constant), scale, this.level)
+            given = sized(this, plan, inputs)
+            tensor = self._key.encrypt(packer.pack(given.inputs, given.constant), given.scale, this.level)
             seconds["encrypt"] += time.perf_counter() - started
         before, sent = self._link.traffic, time.perf_counter()
 
@@ -194,20 +200,12 @@ class _Lane:
         self.received[this.index] += after.received_bytes - before.received_bytes
         with self._watch.turn:
             started = time.perf_counter()
-            scales = scale * plan.answer_scale(this.index) * packer.scales
+            scales = given.scale * plan.answer_scale(this.index) * packer.scales
             packed = self._key.decrypt(answer, scales, packer.count(rows, answer.columns, answer.width), packer.by_rows, packer.index(rows))
-            out = packer.unpack(packed, rows, [plan.shapes[name] for name in this.outputs])
+            out = given.real(packer.unpack(packed, rows, [plan.shapes[name] for name in this.outputs]))
+            self.errors[this.index] = max(self.errors[this.index], squared_error(this, given, out))
             seconds["decrypt"] += time.perf_counter() - started
         return dict(zip(this.outputs, out))
-
-    def _scale(self, this: RoundPlan, inputs: list[np.ndarray]) -> float:
-        largest = tuple(float(np.abs(value).max(initial=0.0)) for value in inputs)
-        if not np.isfinite(largest).all():
-            raise InputError(f"round {this.index}: a client step gave NaN or infinity for these rows; the model cannot take them")
-        scale = safe_scale(this, self._plan.modulus(this.index), self._plan.traits, self._plan.params.ring_degree, largest)
-        if scale <= 0.0:
-            raise CapacityError(f"round {this.index}: these rows are too large for the modulus; scale them down or take a larger preset")
-        return scale
 
     def _forget(self, index: int, values: dict[str, np.ndarray]) -> None:
         """Drops values that nothing later reads."""
@@ -260,7 +258,7 @@ def _report(task: Task, lanes: list[_Lane], rows: int, total: float) -> Report:
         sum(sent),
         sum(received),
         {"total": total, **{name: sum(part[name] for part in seconds) for name in _PARTS}, "setup": task.setup_seconds},
-        plan.expected_bits,
+        reached_bits(plan, [max(lane.errors[this.index] for lane in lanes) for this in plan.rounds]),
         peak_memory_bytes(),
         per_round,
         lanes=len(lanes),

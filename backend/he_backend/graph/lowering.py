@@ -103,12 +103,16 @@ def reduced_axes(node: Node, rank: int, constants: Mapping[str, np.ndarray]) -> 
     return tuple(sorted(int(axis) % rank for axis in given))
 
 
+# Element 0 times 0, of layers that together give zeros whatever comes in (the second reads padding alone).
+_NOTHING = Block(0, np.zeros((1, 1, 1), np.int32), np.zeros((1, 1, 1)), np.zeros((1, 1, 1), np.int32))
+
+
 def _merged(blocks: list[Block]) -> tuple[Block, ...]:
     """Blocks that read the same elements in the same order become one wider block (queries, keys and values of attention).
 
-    Blocks of zeros (what only brings a constant into a round) are dropped, unless nothing else is there.
+    Blocks of zeros (what only brings a constant into a round) are dropped; where nothing else is there, one remains.
     """
-    blocks = [block for block in blocks if np.any(block.weights)] or blocks[:1]
+    blocks = [block for block in blocks if np.any(block.weights)] or blocks[:1] or [_NOTHING]
     groups: dict[tuple[int, tuple[int, ...], int], list[Block]] = {}
     for block in blocks:
         members = groups.setdefault((block.source, block.gather.shape, hash(block.gather.tobytes())), [])

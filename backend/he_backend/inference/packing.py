@@ -20,7 +20,11 @@ from he_backend.inference.selection import Selection
 ScaleRuns = Tuple[Tuple[int, float], ...]
 
 
-def pack_batch(values: Sequence[np.ndarray], constant: float) -> np.ndarray:
+# One for all rows, or one for each; 0: there is none.
+Constant = Union[float, np.ndarray]
+
+
+def pack_batch(values: Sequence[np.ndarray], constant: Constant) -> np.ndarray:
     """[elements, rows] of tensors [rows, ...], one after the other; then the constant's row, unless it is 0.
 
     float32 where all tensors are, else float64. The array lies row by row in memory: it is the transpose of [rows, elements].
@@ -28,15 +32,16 @@ def pack_batch(values: Sequence[np.ndarray], constant: float) -> np.ndarray:
     rows = len(values[0])
     flat = [np.asarray(value).reshape(rows, -1) for value in values]
     kind = np.float32 if all(part.dtype == np.float32 for part in flat) else np.float64
-    if len(flat) == 1 and not constant:
+    has_constant = bool(np.any(constant))
+    if len(flat) == 1 and not has_constant:
         return np.ascontiguousarray(flat[0], dtype=kind).T
     sizes = [part.shape[1] for part in flat]
-    packed = np.empty((rows, sum(sizes) + (1 if constant else 0)), dtype=kind)
+    packed = np.empty((rows, sum(sizes) + (1 if has_constant else 0)), dtype=kind)
     start = 0
     for part, size in zip(flat, sizes):
         packed[:, start : start + size] = part
         start += size
-    packed[:, start:] = constant
+    packed[:, start:] = np.reshape(constant, (-1, 1))
     return packed.T
 
 
@@ -46,9 +51,9 @@ class BatchPacker:
     by_rows = True  # in which order decrypted values are best written
 
     def __init__(self, scales: Sequence[ScaleRuns]) -> None:
-        self.scales = _factors(scales)  # of each polynomial of the answer
+        self.scales = factors_of(scales)  # of each polynomial of the answer
 
-    def pack(self, values: Sequence[np.ndarray], constant: float) -> np.ndarray:
+    def pack(self, values: Sequence[np.ndarray], constant: Constant) -> np.ndarray:
         """[elements, rows] of the tensors [rows, ...], one after the other, and the constant."""
         return pack_batch(values, constant)
 
@@ -80,10 +85,10 @@ class ProductPacker:
         elements, places = expand(layout.targets)
         places = places[np.argsort(elements)]
         self._polynomial, self._rank = places // degree, self._selection.ranks(places)
-        self._inverses = (1.0 / _factors(scales)).astype(np.float32)
+        self._inverses = (1.0 / factors_of(scales)).astype(np.float32)
         self.scales = np.ones(layout.out_count)
 
-    def pack(self, values: Sequence[np.ndarray], constant: float) -> np.ndarray:
+    def pack(self, values: Sequence[np.ndarray], constant: Constant) -> np.ndarray:
         """[in_count, rows * N]: row r of the tensors [rows, ...], and the constant, in r * N to (r + 1) * N; zeros elsewhere."""
         flat = pack_batch(values, constant).T  # [rows, elements]
         out = np.zeros((self._in_count, len(flat), self._degree), dtype=flat.dtype)
@@ -117,7 +122,7 @@ class GridPacker:
         self._selection = Selection(layout, degree)
         elements, places = expand(layout.targets)
         places = places[np.argsort(elements)]
-        factors, channel = _factors(scales), places // layout.positions
+        factors, channel = factors_of(scales), places // layout.positions
         self.scales = np.ones(layout.out_count)
         self.scales[channel] = factors
         if not np.array_equal(self.scales[channel], factors):
@@ -125,7 +130,7 @@ class GridPacker:
         order = channel * len(self._selection.wanted) + self._selection.ranks(places)
         self._order = None if np.array_equal(order, np.arange(len(order))) else order
 
-    def pack(self, values: Sequence[np.ndarray], constant: float) -> np.ndarray:
+    def pack(self, values: Sequence[np.ndarray], constant: Constant) -> np.ndarray:
         """[in_count, columns * width] of the tensors [rows, ...] and the constant; zeros where nothing lies."""
         layout, flat = self._layout, pack_batch(values, constant).T
         rows, columns = len(flat), self._layout.columns(len(flat), self._degree)
@@ -175,7 +180,7 @@ def _check_width(came: int, due: int) -> None:
         raise ProtocolError(f"the answer has {came} coefficients where the plan has {due}")
 
 
-def _factors(scales: Sequence[ScaleRuns]) -> np.ndarray:
+def factors_of(scales: Sequence[ScaleRuns]) -> np.ndarray:
     """float64 [elements]: runs of (how many, scale) of all outputs, one after the other."""
     runs = [run for one in scales for run in one]
     return np.repeat([scale for _, scale in runs], [count for count, _ in runs])

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Mapping, Tuple, Union
+from typing import Any, Mapping, Sequence, Tuple, Union
+
+import numpy as np
 
 from he_backend.ckks.engines import RoundMap, Traits, answer_modulus, tensor_moduli, traits
 from he_backend.ckks.params import Params
@@ -62,6 +64,8 @@ class RoundPlan:
     expected_bits: float
     multiplications: int  # scalar multiplications per row
     layout: Layout | None = None  # of grid and product packing
+    in_scales: tuple[ScaleRuns, ...] = ()  # per input value: what its elements are multiplied by before encryption; (): by 1
+    errors: tuple[tuple[float, float], ...] = ()  # per output value: an error's size, see quantise.absolute_errors
 
 
 @dataclass(frozen=True)
@@ -164,23 +168,28 @@ def rows_class(rows: int) -> int:
     return 1 << max(0, rows - 1).bit_length()
 
 
-def safe_scale(this: RoundPlan, modulus: int, kind: Traits, ring_degree: int, largest: tuple[float, ...]) -> float:
-    """The largest scale under which round `this` cannot wrap around, for inputs of at most largest[i] in magnitude.
+def safe_scale(this: RoundPlan, modulus: int, kind: Traits, ring_degree: int, largest: Sequence[float]) -> float:
+    """safe_scales of one row."""
+    return float(safe_scales(this, modulus, kind, ring_degree, np.array([largest], np.float64))[0])
+
+
+def safe_scales(this: RoundPlan, modulus: int, kind: Traits, ring_degree: int, largest: np.ndarray) -> np.ndarray:
+    """[rows] the largest scales under which round `this` cannot wrap around, for inputs [rows, inputs] of at most that magnitude.
 
     A row of integer weights w turns scaled inputs m_i with errors e_i into sum(w_i (m_i + e_i)); with |m_i| <= growth * scale * max|x_i|
     that is below modulus / 2 when scale * growth * sum(norm_i * max|x_i|) + norm * max|e| < modulus / 2. Switching the answer to p adds
     at most half for the body and half for each coefficient of the mask, times modulus / p. Under product packing the values that meet in
     a coefficient are the same, but errors sit in all coefficients: they meet all weights of the answer's polynomial, layout.error_norm.
+    Of a row that is all zeros any scale holds the values; it gets that of ones, so that its errors are as small.
     """
+    if not this.constant:
+        largest = np.where(largest.max(axis=1, initial=0.0)[:, None] > 0.0, largest, 1.0)
     switching = (1.0 + ring_degree) / 2.0 * 1.01 * modulus / 2.0 ** (this.answer_bits - 1) if this.answer_bits else 0.0
-    bound = math.inf
+    peak = np.maximum(largest.max(axis=1, initial=0.0), this.constant)
+    bound = min(modulus / 2.0 - kind.most_error - 2.0, LARGEST_SCALED) * (1.0 - 2.0**-40) / (peak * kind.growth)
     for row in this.norms:
-        reach = sum(norm * size for norm, size in zip(row, largest))
-        if this.constant:
-            reach += row[-1] * this.constant
+        reach = largest @ np.array(row[: largest.shape[1]], np.float64) + (row[-1] * this.constant if this.constant else 0.0)
         errors = max(sum(row), this.layout.error_norm) if isinstance(this.layout, ProductLayout) else sum(row)
         room = modulus / 2.0 * (1.0 - 2.0**-40) - 1.0 - errors * kind.most_error - switching
-        if reach > 0.0:
-            bound = min(bound, room / (reach * kind.growth))
-    peak = max([*largest, this.constant])
-    return min(bound, min(modulus / 2.0, LARGEST_SCALED) * (1.0 - 2.0**-40) / (peak * kind.growth)) if peak > 0 else 1.0
+        bound = np.minimum(bound, np.divide(room, reach * kind.growth, out=np.full(len(reach), math.inf), where=reach > 0.0))
+    return bound

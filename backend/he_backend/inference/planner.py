@@ -12,6 +12,7 @@ from he_backend.ckks.params import Params, check_params
 from he_backend.errors import CapacityError, EngineError, ParameterError
 from he_backend.graph.affine import AffineMap, lower
 from he_backend.graph.program import Program, Segment
+from he_backend.inference.balance import balance
 from he_backend.inference.choice import BATCH, COEFFICIENT_ENGINES, Option, Packing, all_options, worth_taking
 from he_backend.inference.grid import lay_out_grid
 from he_backend.inference.packing import ScaleRuns
@@ -36,13 +37,14 @@ from he_backend.inference.precision import (
     choose_answer,
     choose_answers,
     choose_round,
+    noise_of,
     promise,
     share,
     step_margin,
     total_promise,
 )
 from he_backend.inference.product import lay_out
-from he_backend.inference.quantise import QuantisedMap, Statistics, quantise, statistics
+from he_backend.inference.quantise import QuantisedMap, Statistics, absolute_errors, quantise, statistics
 from he_backend.inference.structure import Structure, find_structure
 
 # What 'auto' picks from: ring degree, and bits of its one prime.
@@ -120,7 +122,7 @@ class _Survey(NamedTuple):
 
 
 def _survey(segment: Segment, program: Program, spec: PlanSpec, degrees: Sequence[int]) -> _Survey:
-    affine = lower(segment, program.shapes)
+    affine, _ = balance(lower(segment, program.shapes))
     stats, structure = statistics(affine), _structure(segment, affine, program, spec)
     rows = rows_class(spec.rows)
     return _Survey(stats, {degree: all_options(affine, structure, stats, degree, spec.engine, rows, spec.costs) for degree in degrees})
@@ -246,7 +248,7 @@ def _plan_round(
     kind = traits(spec.engine, params)
     (level, width, _), (answer_bits, error) = way.choice, way.answer
     modulus = math.prod(params.moduli[:level])
-    affine = lower(segment, program.shapes)
+    affine, in_factors = balance(lower(segment, program.shapes))
     structure = None if way.packing is BATCH else _structure(segment, affine, program, spec)
     map_ = quantise(affine, width)
 
@@ -275,6 +277,8 @@ def _plan_round(
         promise(error**2),
         map_.linear.multiplications,
         layout,
+        tuple(_runs(factors) for factors in in_factors),
+        tuple(absolute_errors(stat, map_.weight_bits, modulus, noise_of(kind, params, answer_bits, way.packing)) for stat in stats),
     )
     if safe_scale(this, modulus, kind, params.ring_degree, tuple(1.0 for _ in segment.inputs)) < 1.0:
         if layout is not None and spec.packing == "auto":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -23,7 +23,7 @@ LARGEST_SCALED = 2.0**52
 # Variance of SEAL's centered binomial error over 42 bits, and of rounding to an integer.
 _ERROR_VARIANCE, _ROUNDING_VARIANCE = 10.5, 1.0 / 12.0
 # Assumed root mean square of the inputs relative to the largest: what expected precision is stated for.
-_TYPICAL_RMS = 0.25
+TYPICAL_RMS = 0.25
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Statistics:
     mean_rounding: float  # of the number of weights times the squared peak
     mean_biases: float = 0.0  # of the squared bias
     mean_bias_rounding: float = 0.0  # of the squared product of peak and constant, over rows with a bias
+    mean_bias_weights: float = 0.0  # of the squared weight on the constant
 
     @cached_property  # read for every width and modulus that a planner tries, and peaks has an element per row
     def mean_peaks(self) -> float:
@@ -90,18 +91,32 @@ def statistics(affine: AffineMap) -> list[Statistics]:
             float((terms * peaks**2)[start:stop].mean()) if stop > start else 0.0,
             float((affine.bias**2)[start:stop].mean()) if stop > start else 0.0,
             float(bias_rounding[start:stop].mean()) if stop > start else 0.0,
+            float(((affine.bias / constant) ** 2)[start:stop].mean()) if constant and stop > start else 0.0,
         )
         for start, stop in _spans(affine.out_sizes)
     ]
 
 
 def bias_constant(affine: AffineMap) -> float:
-    """The power of two (at least 1) that the constant element holds so that biases fit the width of weights; 0 without a bias."""
-    bias = float(np.abs(affine.bias).max(initial=0.0))
+    """The power of two that the constant element holds so that biases fit the width of weights; 0 without a bias.
+
+    Below 1 only as far as no row's bias takes more of the width than its weights: a constant of 1 beside inputs of 1/1000, whose weights
+    are large, would leave these inputs a thousandth of the scale.
+    """
+    biases = np.abs(affine.bias)
+    bias = float(biases.max(initial=0.0))
     if bias == 0.0:
         return 0.0
     weight = max((float(np.abs(block.weights).max(initial=0.0)) for block in affine.blocks), default=0.0)
-    return 2.0 ** math.ceil(math.log2(bias / weight)) if bias > weight > 0.0 else 1.0
+    if weight == 0.0:
+        return 1.0
+    if bias > weight:
+        return 2.0 ** math.ceil(math.log2(bias / weight))
+    peaks = _peaks(replace(affine, bias=np.zeros_like(affine.bias)), 0.0)
+    if ((peaks == 0.0) & (biases > 0.0)).any():
+        return 1.0
+    most = float(np.divide(biases, peaks, out=np.zeros_like(biases), where=peaks > 0.0).max())
+    return min(1.0, 2.0 ** math.ceil(math.log2(most)))
 
 
 def _peaks(affine: AffineMap, constant: float) -> np.ndarray:
@@ -133,19 +148,35 @@ def relative_error(stat: Statistics, weight_bits: int, modulus: int, noise: Nois
 
     Its size is what its inputs make of it: biases count only where there is nothing else (all places read padding).
     """
-    size = stat.mean_squares * _TYPICAL_RMS**2 or stat.mean_biases
+    size = stat.mean_squares * TYPICAL_RMS**2 or stat.mean_biases
     if size == 0.0:
         return 0.0
     top = 2 ** (weight_bits - 1) - 1
-    rounding = (stat.mean_rounding * _TYPICAL_RMS**2 + stat.mean_bias_rounding) / (12.0 * top**2)
     delta = min(modulus / (2.0 * top * stat.reach), LARGEST_SCALED)  # for inputs of at most 1
-    encryption = (stat.mean_squares or stat.mean_peaks) * noise.factor * (_ERROR_VARIANCE + _ROUNDING_VARIANCE) / delta**2
+    encryption, rounding = absolute_errors(stat, weight_bits, modulus, noise)
+    return math.sqrt(((encryption / delta) ** 2 + (rounding * TYPICAL_RMS) ** 2 + _bias_rounding(stat, top)) / size)
+
+
+def absolute_errors(stat: Statistics, weight_bits: int, modulus: int, noise: Noise) -> tuple[float, float]:
+    """Root mean squares of an output's error: of encryption at a scale of 1, and of weights' rounding for inputs of root mean square 1.
+
+    Zeros where all weights are 0: such outputs have no size to compare with.
+    """
+    if not stat.mean_squares and not stat.mean_biases:
+        return 0.0, 0.0
+    top = 2 ** (weight_bits - 1) - 1
+    weights = (stat.mean_squares or stat.mean_peaks) + stat.mean_bias_weights
+    encryption = weights * noise.factor * (_ERROR_VARIANCE + _ROUNDING_VARIANCE)
     switching = 0.0
     if noise.answer_modulus:
         # Rounding body and mask: the latter is multiplied by a ternary secret, of which two thirds are not zero.
         variance = _ROUNDING_VARIANCE * (1.0 + 2.0 / 3.0 * noise.ring_degree)
-        switching = variance * stat.mean_peaks * (modulus / (noise.answer_modulus * delta * top)) ** 2
-    return math.sqrt((rounding + encryption + switching) / size)
+        switching = variance * stat.mean_peaks * (modulus / (noise.answer_modulus * top)) ** 2
+    return math.sqrt(encryption + switching), math.sqrt(stat.mean_rounding / 12.0) / top
+
+
+def _bias_rounding(stat: Statistics, top: int) -> float:
+    return stat.mean_bias_rounding / (12.0 * top**2)
 
 
 def best_width(stats: Sequence[Statistics], modulus: int, noise: Noise, most_bits: int = MAX_WEIGHT_BITS) -> tuple[int, float]:

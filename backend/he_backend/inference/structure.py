@@ -136,8 +136,8 @@ def _common(affine: AffineMap, in_shapes: Sequence[tuple[int, ...]]) -> Structur
     outputs = _output_channels(patterns, sum(affine.out_sizes))
     shapes = [in_shapes[pattern.source] for pattern in patterns]
     places = None if outputs is None else _positions([pattern.rows for pattern in patterns], shapes)
-    if outputs is None or places is None:
-        return None
+    if outputs is None or places is None or len(np.unique(places.place)) < len(places.place):
+        return None  # outputs that read the same elements (of a repeated token or pixel) would lie in one place
     rows, out_channels = outputs
     starts = np.cumsum((0, *affine.in_sizes))
     firsts = np.cumsum((0, *(size * places.phases for size in affine.in_sizes)))  # channels of different sources are different

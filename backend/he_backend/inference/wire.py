@@ -115,6 +115,12 @@ def _read_round(raw: dict[str, Any], index: int, shapes: dict[str, tuple[int, ..
     _require(len(scales) == len(outputs) and all(scale > 0 for runs in scales for _, scale in runs))
     _require(all(type(count) is int and count > 0 for runs in scales for count, _ in runs))
     _require(all(sum(count for count, _ in runs) == math.prod(shapes[name]) for runs, name in zip(scales, outputs)))
+    in_scales = tuple(tuple((count, _finite(scale)) for count, scale in runs) for runs in raw["in_scales"])
+    _require(len(in_scales) in (0, len(inputs)) and all(0 <= scale <= 1 for runs in in_scales for _, scale in runs))
+    _require(all(type(count) is int and count > 0 for runs in in_scales for count, _ in runs))
+    _require(all(sum(count for count, _ in runs) == math.prod(shapes[name]) for runs, name in zip(in_scales, inputs)))
+    errors = tuple((_finite(one), _finite(other)) for one, other in raw["errors"])
+    _require(len(errors) == len(outputs) and all(one >= 0 and other >= 0 for one, other in errors))
     _require(type(raw["weight_bits"]) is int and type(raw["multiplications"]) is int)
     _require(type(raw["answer_bits"]) is int and (raw["answer_bits"] == 0 or 14 <= raw["answer_bits"] <= MAX_ANSWER_BITS))
     return RoundPlan(
@@ -133,6 +139,8 @@ def _read_round(raw: dict[str, Any], index: int, shapes: dict[str, tuple[int, ..
         None
         if raw["layout"] is None
         else _LAYOUTS[raw["packing"]](raw["layout"], _sizes(inputs, shapes) + (1 if constant else 0), _sizes(outputs, shapes), degree),
+        in_scales,
+        errors,
     )
 
 
