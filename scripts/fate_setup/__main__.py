@@ -125,8 +125,8 @@ def _import_components(deployment: Deployment) -> None:
     python = str(inspect(str(deployment.python.path)).path)
     if deployment.is_fate_1:
         code = (
-            "from he_nn.fate1 import components, params, guest, host; import importlib.util as u; "
-            "u.find_spec('federatedml.components.he_nn') and __import__('federatedml.components.he_nn')"
+            "from he_nn.fate1 import components, params, guest, host; import importlib.util as u; name = 'federatedml.components.he_nn'; "
+            "u.find_spec(name) and __import__(name, fromlist=['*']).he_nn_load_cpn_meta"
         )
         command = [python, "-W", "ignore", "-c", code]
     else:

@@ -39,8 +39,7 @@ def install(deployment: Deployment, root: Path) -> list[str]:
     before = deployment.python.packages
     if deployment.is_fate_1:
         with _pip(deployment.python) as pip, _pins(deployment.python) as pins, sources(root) as copy:
-            if NAME in before:  # the same version may hold other code
-                _run([*pip, "uninstall", "--quiet", "--yes", NAME], "remove the earlier he-nn")
+            # pip installs a folder also where the same version is there, and takes the earlier he-nn out only when the new one is built.
             _run([*pip, "install", "--quiet", *_constrained(pins), str(copy)], "install")
     else:
         pip = [str(deployment.python.path), "-m", "pip"]
