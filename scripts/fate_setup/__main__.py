@@ -35,6 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     except SetupError as problem:
         print(f"he_nn_setup: {problem}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("he_nn_setup: interrupted; run it again to finish, or with --uninstall to take out what is there until now", file=sys.stderr)
+        return 130
 
 
 def install(deployment: Deployment, as_provider: bool, flow: str, board: str) -> int:
@@ -46,9 +49,7 @@ def install(deployment: Deployment, as_provider: bool, flow: str, board: str) ->
     wanted = _planned(deployment, as_provider, board, before)
     stale = [path for path in before if Path(path).is_file() and Path(path) not in wanted]
     placing.refuse_foreign(wanted, before)
-    known.packages = sorted({*known.packages, *packages.install(deployment, ROOT)})
-    known.files[deployment.key] = before  # recorded at once: an interrupted run can be uninstalled too
-    known.save()
+    _install_packages(deployment, known)
     placing.take_out(stale)
     placed = placing.place(wanted)
     known.files[deployment.key] = [path for path in [*before, *placed] if path not in stale]
@@ -74,12 +75,13 @@ def install(deployment: Deployment, as_provider: bool, flow: str, board: str) ->
 def dry_run(deployment: Deployment, as_provider: bool, board: str) -> int:
     """Says what install would do; changes nothing."""
     there = deployment.python.packages
-    wanted = packages.plan(deployment, ROOT)
+    known = record.read(deployment)
+    wanted = packages.plan(deployment, ROOT, known.packages)
     for name, version in sorted(wanted.items()):
         before = f" (is {there[name]})" if name in there else ""
         print(f"would install  {name} {version}{before}")
     print(f"would leave    the {len([name for name in there if name not in wanted])} other packages as they are")
-    for path in _planned(deployment, as_provider, board, record.read(deployment).files.get(deployment.key, [])):
+    for path in _planned(deployment, as_provider, board, known.files.get(deployment.key, [])):
         print(f"would {'replace' if path.exists() else 'write':<8} {path}")
     print("nothing was changed")
     return 0
@@ -112,6 +114,16 @@ def check(deployment: Deployment) -> int:
     _import_components(deployment)
     print(f"components     {COMPONENTS} are found")
     return subprocess.run([str(deployment.python.path), "-W", "ignore", "-m", "he_nn.selfcheck"], env=_environment(deployment)).returncode
+
+
+def _install_packages(deployment: Deployment, known: record.Record) -> None:
+    """Installs, and records what is new also where pip failed, was interrupted or changed another package: --uninstall removes it."""
+    try:
+        packages.install(deployment, ROOT, known.packages)
+        known.add(deployment.key, [packages.NAME])
+    finally:
+        known.add(deployment.key, packages.added(deployment))
+        known.save()
 
 
 def _planned(deployment: Deployment, as_provider: bool, board: str, placed: list[str]) -> dict[Path, Path]:

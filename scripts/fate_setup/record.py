@@ -23,6 +23,12 @@ class Record:
     packages: list[str] = field(default_factory=list)
     files: dict[str, list[str]] = field(default_factory=dict)
 
+    def add(self, key: str, packages: list[str]) -> None:
+        """Notes packages that were installed for a deployment."""
+        if packages:
+            self.packages = sorted({*self.packages, *packages})
+            self.files.setdefault(key, [])
+
     def save(self) -> None:
         """Writes the record, or removes it when it is empty."""
         if self.packages or self.files:

@@ -33,7 +33,8 @@ def installed(base, monkeypatch, *options):
     from fate_setup import __main__ as command
     from fate_setup import packages
 
-    monkeypatch.setattr(packages, "install", lambda deployment, root: ["he-nn", "onnx"])
+    monkeypatch.setattr(packages, "install", lambda deployment, root, ours: None)
+    monkeypatch.setattr(packages, "added", lambda deployment: ["he-nn", "onnx"])
     monkeypatch.setattr(packages, "remove", lambda deployment, names: names)
     monkeypatch.setattr(command, "_import_components", lambda deployment: None)
     monkeypatch.setattr(command.record, "NAME", f"{base.name}.json")

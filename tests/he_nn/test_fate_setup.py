@@ -143,7 +143,7 @@ def test_packages_keep_their_versions_or_the_installation_fails(base, monkeypatc
     monkeypatch.setattr(packages, "inspect", lambda path: replace(found.python, packages=after))
 
     with pytest.raises(deployment.SetupError, match=r"have changed: pip \S+ -> 9\.9"):
-        packages.install(found, TOP)
+        packages.install(found, TOP, [])
 
     assert "--constraint" in commands[-1]
 
@@ -162,7 +162,7 @@ def test_nothing_is_built_among_the_sources(base, monkeypatch):
 
     monkeypatch.setattr(packages, "_run", run)
     monkeypatch.setattr(packages, "inspect", lambda path: found.python)
-    packages.install(found, TOP)
+    packages.install(found, TOP, [])
 
     ((place, names),) = seen.items()
     assert TOP not in (place, *place.parents) and not place.exists()
@@ -197,7 +197,8 @@ def fate_2(tmp_path, monkeypatch):
 
     found = deployment.Deployment("2.2.0", deployment.Python(Path(sys.executable), (3, 11, 7), tmp_path, {"fate-flow": "2.2.0"}))
     monkeypatch.setattr(command, "find", lambda *given: found)
-    monkeypatch.setattr(packages, "install", lambda deployment, root: ["he-nn"])
+    monkeypatch.setattr(packages, "install", lambda deployment, root, ours: None)
+    monkeypatch.setattr(packages, "added", lambda deployment: ["he-nn"])
     monkeypatch.setattr(packages, "remove", lambda deployment, names: names)
     monkeypatch.setattr(command, "_import_components", lambda deployment: None)
     return lambda *options: command.main(list(options))
