@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import packages, placing, provider, record
+from . import packages, placing, provider, record, refresh
 from .deployment import Deployment, SetupError, find, inspect
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,14 +47,9 @@ def install(deployment: Deployment, as_provider: bool, flow: str, board: str) ->
     known = record.read(deployment)
     before = known.files.get(deployment.key, [])
     wanted = _planned(deployment, as_provider, board, before)
-    stale = [path for path in before if Path(path).is_file() and Path(path) not in wanted]
     placing.refuse_foreign(wanted, before)
     _install_packages(deployment, known)
-    placing.take_out(stale)
-    placed = placing.place(wanted)
-    known.files[deployment.key] = [path for path in [*before, *placed] if path not in stale]
-    known.files[deployment.key] = list(dict.fromkeys(known.files[deployment.key]))
-    known.save()
+    _say_kept(refresh.refresh(known, deployment.key, wanted))
     _import_components(deployment)
     print(f"installed      {', '.join(known.packages)}")
     for path in sorted({str(Path(path).parent) for path in map(str, wanted)}):
@@ -81,8 +76,11 @@ def dry_run(deployment: Deployment, as_provider: bool, board: str) -> int:
         before = f" (is {there[name]})" if name in there else ""
         print(f"would install  {name} {version}{before}")
     print(f"would leave    the {len([name for name in there if name not in wanted])} other packages as they are")
-    for path in _planned(deployment, as_provider, board, known.files.get(deployment.key, [])):
-        print(f"would {'replace' if path.exists() else 'write':<8} {path}")
+    before = known.files.get(deployment.key, [])
+    planned = _planned(deployment, as_provider, board, before)
+    kept = refresh.kept(known, before, planned)
+    for path in planned:
+        print(f"would {'keep' if str(path) in kept else 'replace' if path.exists() else 'write':<8} {path}")
     print("nothing was changed")
     return 0
 
@@ -92,8 +90,12 @@ def uninstall(deployment: Deployment) -> int:
     known = record.read(deployment)
     if deployment.key not in known.files:
         raise SetupError(f"this script has put nothing into {deployment.where}; nothing was changed")
-    for path in placing.take_out(known.files.pop(deployment.key)):
+    made = known.files.pop(deployment.key)
+    kept = refresh.kept(known, made, {})
+    for path in placing.take_out([path for path in made if path not in kept]):
         print(f"removed        {path}")
+    _say_kept(kept)
+    known.forget(made)
     if known.files:
         print(f"the packages stay, for {', '.join(known.files)}")
     else:
@@ -124,6 +126,11 @@ def _install_packages(deployment: Deployment, known: record.Record) -> None:
     finally:
         known.add(deployment.key, packages.added(deployment))
         known.save()
+
+
+def _say_kept(paths: list[str]) -> None:
+    for path in paths:
+        print(f"kept           {path}: it was edited since it was placed")
 
 
 def _planned(deployment: Deployment, as_provider: bool, board: str, placed: list[str]) -> dict[Path, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, Mapping
+from typing import Iterable, Iterator, Mapping
 
 USUAL_PLACES = (
     "/data/projects/fate",
@@ -31,6 +32,19 @@ TELL = (
 
 class SetupError(Exception):
     """Why nothing was done, for the person at the terminal."""
+
+
+@contextlib.contextmanager
+def changing(path: Path) -> Iterator[None]:
+    """Turns what the system says against a change of `path` into a SetupError that names it and says what to do."""
+    try:
+        yield
+    except OSError as problem:
+        named, reason = problem.filename or path, problem.strerror or problem
+        raise SetupError(
+            f"{named} cannot be read or changed ({reason}): see to its owner, its rights and the disk's space, then run this again; "
+            "--uninstall takes out what was placed until now"
+        ) from None
 
 
 @dataclass(frozen=True)
