@@ -4,9 +4,10 @@
 #   bash he_nn_setup.sh [--dry-run | --check | --uninstall] [--base FOLDER] [--python PYTHON] [--provider [--flow HOST:PORT]] [--board FOLDER]
 #
 # FATE 1.x is found by FATE_PROJECT_BASE (or --base) or in the usual places, and its Python by bin/init_env.sh; FATE 2.2 by `fate_flow` on
-# the PATH. PYTHON is the interpreter that FATE runs in, where it is another. --dry-run says what would change; --check tries an encrypted
-# inference; --provider (1.x) registers a component provider with a running FATE Flow instead of placing a file among FATE's components;
-# --board (2.x) gives FATE-Board the descriptions without which it draws no job with these components.
+# the PATH. PYTHON is the interpreter that FATE runs in, where it is another; with FATE Flow 2.x in it and no --base it is taken as FATE 2.2,
+# whatever FATE_PROJECT_BASE says. --dry-run says what would change; --check tries an encrypted inference; --provider (1.x) registers a
+# component provider with a running FATE Flow instead of placing a file among FATE's components; --board (2.x) gives FATE-Board the
+# descriptions without which it draws no job with these components.
 # What the script does stands in scripts/fate_setup.
 set -euo pipefail
 

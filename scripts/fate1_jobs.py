@@ -2,7 +2,8 @@
 
 Installs with he_nn_setup.sh, (re)starts FATE Flow, submits every example with `flow job submit -c -d`, waits, and checks states, output
 rows and metrics over FATE Flow's REST interface; then a refused parameter, jobs that fail, are stopped, or lose a party's process, and what
-the channel costs; then uninstalls. Standard library only, so that any Python runs it. Without FATE_PROJECT_BASE it says so and ends well.
+the channel costs; then removes its tables and uninstalls. A deployment with he-nn in it is refused. Standard library only, so that any
+Python runs it. Without FATE_PROJECT_BASE it says so and ends well.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from fate1 import endings, overhead
 from fate1.checks import check
 from fate1.examples import Examples, refused
 from fate1.flow import GUEST, HOST, Flow
-from fate1.platform import flow_server, services, setup, snapshot, surroundings
-from fate1.tables import prepare
+from fate1.platform import flow_server, refuse_installed, services, setup, snapshot, surroundings
+from fate1.tables import prepared
 from fate1.unit import unit_tests
 from fate_setup import deployment as deployments
 
@@ -28,7 +29,12 @@ def main() -> int:
     if not base:
         print("test-fate1 skipped: FATE_PROJECT_BASE names no FATE 1.9 to 1.11 (make test-fate1 FATE_PROJECT_BASE=/data/projects/fate)")
         return 0
-    found = deployments.find(base=base)
+    try:
+        found = deployments.find(base=base)
+        refuse_installed(found)
+    except deployments.SetupError as problem:
+        print(f"test-fate1: {problem}", file=sys.stderr)
+        return 1
     before = snapshot(found)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
@@ -52,15 +58,16 @@ def main() -> int:
 
 def jobs(flow: Flow, server_url: str, client_url: str) -> dict[str, float]:
     """Seconds of each example that ended in success; then the jobs that do not, and the measurement."""
-    examples = Examples(flow, prepare(flow))
-    examples.run(server_url, client_url)
-    refused(flow)
-    for failure in endings.FAILURES:
-        endings.failed(flow, *failure)
-    endings.stopped(flow)
-    for role in (HOST[0], GUEST[0]):
-        endings.killed(flow, role)
-    overhead.measure(flow)
+    with prepared(flow) as counts:
+        examples = Examples(flow, counts)
+        examples.run(server_url, client_url)
+        refused(flow)
+        for failure in endings.FAILURES:
+            endings.failed(flow, *failure)
+        endings.stopped(flow)
+        for role in (HOST[0], GUEST[0]):
+            endings.killed(flow, role)
+        overhead.measure(flow)
     return examples.seconds
 
 

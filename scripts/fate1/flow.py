@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from fate_setup import provider
+from fate_setup.deployment import SetupError
 
 from .checks import EXAMPLES, check, wait_for
 
 GUEST, HOST = ("guest", 9999), ("host", 10000)
+NAMESPACE = "he_nn_check"  # of the check's own: the tables of `experiment` are FATE's examples, and the users'
 ENDED = ("success", "failed", "canceled", "timeout")
 
 
@@ -21,6 +23,7 @@ class Flow:
 
     def __init__(self, found: Any, address: str, home: Path, environment: dict[str, str]) -> None:
         self.found, self.address, self.home, self.environment = found, address, home, environment
+        self.uploaded: list[str] = []
         host, port = address.split(":")
         self.command("init", "--ip", host, "--port", port)
 
@@ -46,16 +49,30 @@ class Flow:
         return ran.stdout
 
     def upload(self, path: Path, name: str) -> None:
-        """A CSV file as table experiment.NAME."""
-        upload = {"file": str(path), "head": 1, "partition": 4, "table_name": name, "namespace": "experiment"}
+        """A CSV file as a table of the check's own namespace, in place of one that an earlier run left there."""
+        self.uploaded.append(name)
+        upload = {"file": str(path), "head": 1, "partition": 4, "table_name": name, "namespace": NAMESPACE}
         answer = self.command("data", "upload", "-c", str(self.write("upload", upload)), "--drop")
         job_id = answer["data"]["job_id"] if "data" in answer else answer["jobId"]
         state = wait_for(lambda: (now := self.state(job_id, "local", 0)) in ENDED and now, 120, f"the upload of {name}")
-        check(state == "success", f"table experiment.{name} is there")
+        check(state == "success", f"table {NAMESPACE}.{name} is there")
+
+    def remove_tables(self) -> list[str]:
+        """Removes what was uploaded; gives the names of tables that are still there."""
+        return [name for name in self.uploaded if not self._removed(name)]
+
+    def _removed(self, name: str) -> bool:
+        table = {"table_name": name, "namespace": NAMESPACE}
+        try:
+            self.rest("table/delete", table)
+            return not self.rest("table/table_info", table)["data"]["exist"]
+        except (SetupError, LookupError, TypeError):  # it no longer answers, or with a refusal
+            return False
 
     def example(self, name: str, **changes: Any) -> tuple[Path, Path]:
-        """The conf and dsl of an example, the parameters of its he-nn components changed where they have them."""
+        """The conf and dsl of an example, on the check's own tables, parameters of its he-nn components changed where they have them."""
         conf = json.loads((EXAMPLES / f"{name}_conf.json").read_text(encoding="utf-8"))
+        _read_own_tables(conf)
         for component, values in conf["component_parameters"]["common"].items():
             if component.startswith("he_nn_"):
                 values.update({key: value for key, value in changes.items() if key in values})
@@ -109,6 +126,15 @@ class Flow:
         """Where FATE Flow keeps what belongs to a job: its configuration and its logs."""
         places = (self.found.base / "fateflow", self.found.base)
         return [place / kind / job_id for place in places for kind in ("jobs", "logs") if (place / kind / job_id).is_dir()]
+
+
+def _read_own_tables(conf: Any) -> None:
+    parameters = conf["component_parameters"]
+    parties = [components for by_number in parameters.get("role", {}).values() for components in by_number.values()]
+    for components in [parameters.get("common", {}), *parties]:
+        for values in components.values():
+            if "table" in values:
+                values["table"]["namespace"] = NAMESPACE
 
 
 def processes_of(job_id: str, role: str = "") -> list[int]:

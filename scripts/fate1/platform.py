@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Iterator
 
 from fate_setup import deployment as deployments
-from fate_setup import provider
+from fate_setup import packages, provider, record
 
 from .checks import TOP, check, listens, wait_for
 
@@ -24,6 +24,22 @@ def setup(found: Any, *options: str) -> None:
     if ran.returncode != 0:
         print(ran.stdout)
     check(ran.returncode == 0, f"he_nn_setup.sh {' '.join(options) or 'install'} ({time.monotonic() - started:.0f} s)")
+
+
+def refuse_installed(found: Any) -> None:
+    """Raises SetupError where he-nn is there already: a run would bring it up to date, and take it out at the end."""
+    known = record.read(found)
+    if not known.files and packages.NAME not in found.python.packages:
+        return
+    out = f"bash he_nn_setup.sh --base {found.base} --python {found.python.path} --uninstall"
+    if not known.files:
+        out = f"{found.python.path} -m pip uninstall {packages.NAME}"
+    elif found.key not in known.files:
+        out = f"with --uninstall, for {', '.join(known.files)}"
+    raise deployments.SetupError(
+        f"he-nn is in {found.python.prefix} already, and this check installs it and takes it out. Take it out first ({out}), and install "
+        "it again afterwards"
+    )
 
 
 def snapshot(found: Any) -> list[str]:

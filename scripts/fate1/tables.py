@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator
 
-from .checks import note
-from .flow import Flow
+from .checks import check, note
+from .flow import NAMESPACE, Flow
 
 ROWS = 40  # of the digits
 MANY = 49_152  # rows for an inference of several seconds
@@ -48,6 +49,19 @@ SUBJECTS = (
     Subject("Vehicle", "vehicle_scale_homo_guest", "vehicle_scale_homo_host", 18, 4, 200, 1000),
     Subject("Student", "student_homo_guest", "student_homo_host", 13, 0, 50, 1000),
 )
+
+
+@contextlib.contextmanager
+def prepared(flow: Flow) -> Iterator[dict[str, int]]:
+    """Rows of each table that was uploaded, by name. The tables are removed at the end, also of a run that a wrong finding ends."""
+    left: list[str] = []
+    try:
+        yield prepare(flow)
+    finally:
+        left += flow.remove_tables()
+        for name in left:
+            note(f"a table is left: flow table delete -n {NAMESPACE} -t {name}")
+    check(not left, f"the {len(flow.uploaded)} tables of {NAMESPACE} are removed")
 
 
 def prepare(flow: Flow) -> dict[str, int]:

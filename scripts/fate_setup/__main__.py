@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import packages, placing, provider, record
+from . import packages, placing, provider, record, refresh
 from .deployment import Deployment, SetupError, find, inspect
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     except SetupError as problem:
         print(f"he_nn_setup: {problem}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("he_nn_setup: interrupted; run it again to finish, or with --uninstall to take out what is there until now", file=sys.stderr)
+        return 130
 
 
 def install(deployment: Deployment, as_provider: bool, flow: str, board: str) -> int:
@@ -44,16 +47,9 @@ def install(deployment: Deployment, as_provider: bool, flow: str, board: str) ->
     known = record.read(deployment)
     before = known.files.get(deployment.key, [])
     wanted = _planned(deployment, as_provider, board, before)
-    stale = [path for path in before if Path(path).is_file() and Path(path) not in wanted]
     placing.refuse_foreign(wanted, before)
-    known.packages = sorted({*known.packages, *packages.install(deployment, ROOT)})
-    known.files[deployment.key] = before  # recorded at once: an interrupted run can be uninstalled too
-    known.save()
-    placing.take_out(stale)
-    placed = placing.place(wanted)
-    known.files[deployment.key] = [path for path in [*before, *placed] if path not in stale]
-    known.files[deployment.key] = list(dict.fromkeys(known.files[deployment.key]))
-    known.save()
+    _install_packages(deployment, known)
+    _say_kept(refresh.refresh(known, deployment.key, wanted))
     _import_components(deployment)
     print(f"installed      {', '.join(known.packages)}")
     for path in sorted({str(Path(path).parent) for path in map(str, wanted)}):
@@ -74,13 +70,17 @@ def install(deployment: Deployment, as_provider: bool, flow: str, board: str) ->
 def dry_run(deployment: Deployment, as_provider: bool, board: str) -> int:
     """Says what install would do; changes nothing."""
     there = deployment.python.packages
-    wanted = packages.plan(deployment, ROOT)
+    known = record.read(deployment)
+    wanted = packages.plan(deployment, ROOT, known.packages)
     for name, version in sorted(wanted.items()):
         before = f" (is {there[name]})" if name in there else ""
         print(f"would install  {name} {version}{before}")
     print(f"would leave    the {len([name for name in there if name not in wanted])} other packages as they are")
-    for path in _planned(deployment, as_provider, board, record.read(deployment).files.get(deployment.key, [])):
-        print(f"would {'replace' if path.exists() else 'write':<8} {path}")
+    before = known.files.get(deployment.key, [])
+    planned = _planned(deployment, as_provider, board, before)
+    kept = refresh.kept(known, before, planned)
+    for path in planned:
+        print(f"would {'keep' if str(path) in kept else 'replace' if path.exists() else 'write':<8} {path}")
     print("nothing was changed")
     return 0
 
@@ -90,8 +90,12 @@ def uninstall(deployment: Deployment) -> int:
     known = record.read(deployment)
     if deployment.key not in known.files:
         raise SetupError(f"this script has put nothing into {deployment.where}; nothing was changed")
-    for path in placing.take_out(known.files.pop(deployment.key)):
+    made = known.files.pop(deployment.key)
+    kept = refresh.kept(known, made, {})
+    for path in placing.take_out([path for path in made if path not in kept]):
         print(f"removed        {path}")
+    _say_kept(kept)
+    known.forget(made)
     if known.files:
         print(f"the packages stay, for {', '.join(known.files)}")
     else:
@@ -114,6 +118,21 @@ def check(deployment: Deployment) -> int:
     return subprocess.run([str(deployment.python.path), "-W", "ignore", "-m", "he_nn.selfcheck"], env=_environment(deployment)).returncode
 
 
+def _install_packages(deployment: Deployment, known: record.Record) -> None:
+    """Installs, and records what is new also where pip failed, was interrupted or changed another package: --uninstall removes it."""
+    try:
+        packages.install(deployment, ROOT, known.packages)
+        known.add(deployment.key, [packages.NAME])
+    finally:
+        known.add(deployment.key, packages.added(deployment))
+        known.save()
+
+
+def _say_kept(paths: list[str]) -> None:
+    for path in paths:
+        print(f"kept           {path}: it was edited since it was placed")
+
+
 def _planned(deployment: Deployment, as_provider: bool, board: str, placed: list[str]) -> dict[Path, Path]:
     if board and deployment.is_fate_1:
         raise SetupError("--board is for FATE 2.x; FATE-Board 1.x draws the components without further files")
@@ -125,8 +144,8 @@ def _import_components(deployment: Deployment) -> None:
     python = str(inspect(str(deployment.python.path)).path)
     if deployment.is_fate_1:
         code = (
-            "from he_nn.fate1 import components, params, guest, host; import importlib.util as u; "
-            "u.find_spec('federatedml.components.he_nn') and __import__('federatedml.components.he_nn')"
+            "from he_nn.fate1 import components, params, guest, host; import importlib.util as u; name = 'federatedml.components.he_nn'; "
+            "u.find_spec(name) and __import__(name, fromlist=['*']).he_nn_load_cpn_meta"
         )
         command = [python, "-W", "ignore", "-c", code]
     else:

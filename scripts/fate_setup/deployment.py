@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, Mapping
+from typing import Iterable, Iterator, Mapping
 
 USUAL_PLACES = (
     "/data/projects/fate",
@@ -31,6 +32,19 @@ TELL = (
 
 class SetupError(Exception):
     """Why nothing was done, for the person at the terminal."""
+
+
+@contextlib.contextmanager
+def changing(path: Path) -> Iterator[None]:
+    """Turns what the system says against a change of `path` into a SetupError that names it and says what to do."""
+    try:
+        yield
+    except OSError as problem:
+        named, reason = problem.filename or path, problem.strerror or problem
+        raise SetupError(
+            f"{named} cannot be read or changed ({reason}): see to its owner, its rights and the disk's space, then run this again; "
+            "--uninstall takes out what was placed until now"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -69,16 +83,25 @@ class Deployment:
 
 
 def find(python: str = "", base: str = "") -> Deployment:
-    """The deployment that was named, or that FATE_PROJECT_BASE names, or FATE 2.x on the PATH, or one in the usual places."""
-    base = base or os.environ.get("FATE_PROJECT_BASE", "")
+    """The deployment that was named, or that FATE_PROJECT_BASE names, or FATE 2.x on the PATH, or one in the usual places.
+
+    FATE 2.x's own bin/init_env.sh exports FATE_PROJECT_BASE too, so a Python with FATE Flow 2.x counts for more than that variable.
+    """
     if base:
         return fate_1(Path(base).expanduser().resolve(), python)
+    given = os.environ.get("FATE_PROJECT_BASE", "")
+    project = Path(given).expanduser().resolve() if given else None
+    if project is not None and federatedml_of(project) is not None and not python:
+        return fate_1(project, python)
     flow = shutil.which("fate_flow")
     candidate = python or (str(Path(flow).parent / "python") if flow else "")
-    if candidate:
-        found = inspect(candidate)
-        if "fate-flow" in found.packages:
-            return fate_2(found)
+    found = inspect(candidate) if candidate else None
+    if found is not None and has_fate_2(found):
+        return fate_2(found)
+    if project is not None:
+        return fate_1(project, python)
+    if found is not None and "fate-flow" in found.packages:
+        return fate_2(found)
     for place in usual_places():
         return fate_1(place, python)
     if candidate:
@@ -123,6 +146,9 @@ def fate_1(base: Path, python: str) -> Deployment:
     found = inspect(path)
     if found.version < (3, 8):
         raise SetupError(f"{path} is Python {'.'.join(map(str, found.version))}; he-nn needs 3.8 or newer")
+    if has_fate_2(found):
+        flow = found.packages["fate-flow"]
+        raise SetupError(f"{base} is FATE {version}, and {path} has FATE Flow {flow} in it: name the Python of that FATE 1.x with --python")
     return Deployment(version, found, base, federatedml)
 
 
@@ -151,10 +177,15 @@ def python_1(base: Path) -> str:
     return ""
 
 
+def has_fate_2(python: Python) -> bool:
+    """Whether FATE Flow 2.x is in an interpreter."""
+    return python.packages.get("fate-flow", "").startswith("2.")
+
+
 def fate_2(python: Python) -> Deployment:
     """FATE 2.x in an interpreter. Raises SetupError when it is not 2.2."""
     version = python.packages["fate-flow"]
-    if not version.startswith("2."):
+    if not has_fate_2(python):
         raise SetupError(f"FATE Flow {version} is in {python.prefix}; served are FATE 2.2, and 1.9 to 1.11 by FATE_PROJECT_BASE")
     return Deployment(version, python)
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Iterator, Mapping
+from typing import Collection, Iterator
 
 from .deployment import Deployment, Python, SetupError, inspect
 
@@ -21,11 +21,13 @@ NEEDED_PIP = (22, 2)  # the first that can say what it would do
 PIP_WHEEL = "pip<24.1"  # runs on Python 3.8, and takes the metadata of FATE's older packages
 
 
-def plan(deployment: Deployment, root: Path) -> dict[str, str]:
-    """Name -> version of each package that would be installed, he-nn included. Raises SetupError when FATE's own would have to change."""
+def plan(deployment: Deployment, root: Path, ours: Collection[str]) -> dict[str, str]:
+    """Name -> version of each package that would be installed, he-nn included. Raises SetupError when one that is not `ours` would have to
+    change."""
+    python = deployment.python
     if not deployment.is_fate_1:
-        return {**{pin.partition("==")[0]: pin.partition("==")[2] for pin in missing_2(deployment, root)}, NAME: version_of(root)}
-    with _pip(deployment.python) as pip, _pins(deployment.python) as pins, sources(root) as copy, tempfile.TemporaryDirectory() as folder:
+        return {**{pin.partition("==")[0]: pin.partition("==")[2] for pin in missing_2(deployment, root, ours)}, NAME: version_of(root)}
+    with _pip(python) as pip, _pins(python, ours) as pins, sources(root) as copy, tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         _run([*pip, "install", "--dry-run", "--report", str(report), "--quiet", *_constrained(pins), str(copy)], "plan")
         found = json.loads(report.read_text(encoding="utf-8"))["install"]
@@ -34,27 +36,33 @@ def plan(deployment: Deployment, root: Path) -> dict[str, str]:
     return wanted
 
 
-def install(deployment: Deployment, root: Path) -> list[str]:
-    """The names of the packages that were not there before. Raises SetupError when pip fails or a package of FATE's was changed."""
+def install(deployment: Deployment, root: Path, ours: Collection[str]) -> None:
+    """Installs he-nn and what it needs; of what is there, those that are `ours` from before may be raised.
+
+    Raises SetupError when pip fails or another package was changed. What it has installed until then, `added` tells.
+    """
     before = deployment.python.packages
     if deployment.is_fate_1:
-        with _pip(deployment.python) as pip, _pins(deployment.python) as pins, sources(root) as copy:
-            if NAME in before:  # the same version may hold other code
-                _run([*pip, "uninstall", "--quiet", "--yes", NAME], "remove the earlier he-nn")
+        with _pip(deployment.python) as pip, _pins(deployment.python, ours) as pins, sources(root) as copy:
+            # pip installs a folder also where the same version is there, and takes the earlier he-nn out only when the new one is built.
             _run([*pip, "install", "--quiet", *_constrained(pins), str(copy)], "install")
     else:
         pip = [str(deployment.python.path), "-m", "pip"]
-        missing = missing_2(deployment, root)
+        missing = missing_2(deployment, root, ours)
         if missing:
             _run([*pip, "install", "--quiet", "--no-deps", *missing], "install")
         with sources(root) as copy:
             _run([*pip, "install", "--quiet", "--no-deps", "--force-reinstall", str(copy)], "install")
     after = inspect(str(deployment.python.path)).packages
-    changed = [f"{name} {version} -> {after.get(name, 'gone')}" for name, version in before.items() if after.get(name) != version]
-    changed = [text for text in changed if not text.startswith(NAME + " ")]
+    theirs = {name: version for name, version in before.items() if name != NAME and name not in ours}
+    changed = [f"{name} {version} -> {after.get(name, 'gone')}" for name, version in theirs.items() if after.get(name) != version]
     if changed:
         raise SetupError("packages that were there before have changed: " + ", ".join(changed))
-    return sorted(set(after) - set(before) | {NAME})
+
+
+def added(deployment: Deployment) -> list[str]:
+    """The names of the packages that are there now and were not when the deployment was looked at."""
+    return sorted(set(inspect(str(deployment.python.path)).packages) - set(deployment.python.packages))
 
 
 def remove(deployment: Deployment, names: list[str]) -> list[str]:
@@ -65,12 +73,18 @@ def remove(deployment: Deployment, names: list[str]) -> list[str]:
     return there
 
 
-def missing_2(deployment: Deployment, root: Path) -> list[str]:
-    """The pins of conf/fate-2.2-requirements.txt for he_backend whose packages FATE 2.2's Python lacks."""
+def missing_2(deployment: Deployment, root: Path, ours: Collection[str]) -> list[str]:
+    """The pins of conf/fate-2.2-requirements.txt for he_backend that FATE 2.2's Python lacks, or has an older one of that is `ours`."""
     lines = (root / "conf" / "fate-2.2-requirements.txt").read_text(encoding="utf-8").splitlines()
     start = next(index for index, line in enumerate(lines) if line.startswith("# What he_backend needs there"))
     pins = [line.strip() for line in lines[start:] if "==" in line and not line.startswith("#")]
-    return [pin for pin in pins if _canonical(pin.partition("==")[0]) not in deployment.python.packages]
+    there = deployment.python.packages
+
+    def lacks(pin: str) -> bool:
+        name, version = _canonical(pin.partition("==")[0]), pin.partition("==")[2]
+        return name not in there or (name in ours and _release(there[name]) < _release(version))
+
+    return [pin for pin in pins if lacks(pin)]
 
 
 def version_of(root: Path) -> str:
@@ -99,10 +113,11 @@ def _constrained(pins: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _pins(python: Python) -> Iterator[str]:
-    """A constraints file with everything that is installed, so that nothing of it moves."""
+def _pins(python: Python, ours: Collection[str]) -> Iterator[str]:
+    """A constraints file with everything that is installed, so that nothing of it moves but `ours`, which a later he-nn may need newer."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as stream:
-        stream.writelines(f"{name}=={version}\n" for name, version in python.packages.items() if name not in (NAME, "pip"))
+        free = {NAME, "pip", *ours}
+        stream.writelines(f"{name}=={version}\n" for name, version in python.packages.items() if name not in free)
         stream.flush()
         yield stream.name
 
@@ -111,7 +126,7 @@ def _pins(python: Python) -> Iterator[str]:
 def _pip(python: Python) -> Iterator[list[str]]:
     """A pip that can plan: the interpreter's own, or a newer one that runs from its wheel and is not installed."""
     own = [str(python.path), "-m", "pip"]
-    if _numbers(python.packages) >= NEEDED_PIP:
+    if _release(python.packages.get("pip", "0")) >= NEEDED_PIP:
         yield own
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -120,8 +135,9 @@ def _pip(python: Python) -> Iterator[list[str]]:
         yield [str(python.path), str(wheel / "pip")]
 
 
-def _numbers(packages: Mapping[str, str]) -> tuple:
-    return tuple(int(part) for part in re.findall(r"\d+", packages.get("pip", "0"))[:2])
+def _release(version: str) -> tuple:
+    match = re.match(r"\d+(?:\.\d+)*", version)
+    return tuple(map(int, match.group().split("."))) if match else ()
 
 
 def _canonical(name: str) -> str:

@@ -13,6 +13,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tests.he_nn.fate_setup_project import project
+
 TOP = Path(__file__).resolve().parents[2]
 
 
@@ -135,3 +137,126 @@ def test_without_a_deployment_it_says_so():
     )
 
     assert done.returncode == 0 and "test-fate1 skipped" in done.stdout
+
+
+class Rest:
+    """A FATE Flow's tables, by namespace and name, behind its commands and endpoints. `fails`: it no longer answers."""
+
+    def __init__(self, tables):
+        self.tables, self.confs, self.fails = set(tables), [], False
+
+    def command(self, *arguments):
+        if arguments[:2] == ("data", "upload"):
+            upload = json.loads(Path(arguments[3]).read_text())
+            self.tables.add((upload["namespace"], upload["table_name"]))
+        if arguments[:2] == ("job", "submit"):
+            self.confs.append(json.loads(Path(arguments[3]).read_text()))
+        return {"retcode": 0, "data": {"job_id": "1"}}
+
+    def rest(self, endpoint, body):
+        from fate_setup.deployment import SetupError
+
+        if self.fails:
+            raise SetupError("FATE Flow does not answer")
+        if endpoint == "job/query":
+            return {"data": [{"f_status": "success"}]}
+        table = body["namespace"], body["table_name"]
+        if endpoint == "table/delete":
+            self.tables.discard(table)
+        return {"retcode": 0, "data": {"exist": int(table in self.tables)}}
+
+
+FATES = {("experiment", name) for name in ("digits_test", "default_credit_homo_guest", "vehicle_scale_homo_guest", "student_homo_guest")}
+
+
+@pytest.fixture
+def flow(tmp_path, monkeypatch):
+    """A Flow whose FATE has its example tables, and no training."""
+    from fate1 import tables
+    from fate1.flow import Flow
+
+    stand_in = Rest(FATES)
+    monkeypatch.setattr(Flow, "command", lambda self, *arguments: stand_in.command(*arguments))
+    monkeypatch.setattr(Flow, "rest", lambda self, endpoint, body: stand_in.rest(endpoint, body))
+    monkeypatch.setattr(Flow, "python", lambda self, *arguments: "")
+    monkeypatch.setattr(tables, "_network", lambda *given: None)
+    flow = Flow(SimpleNamespace(base=tmp_path), "127.0.0.1:1", tmp_path, {})
+    flow.stand_in = stand_in
+    return flow
+
+
+def test_the_examples_read_tables_of_the_checks_own_which_it_removes(flow):
+    from fate1.tables import prepared
+
+    with prepared(flow) as counts:
+        assert {("he_nn_check", name) for name in counts} | FATES == flow.stand_in.tables and len(counts) == 4
+        for path in sorted((TOP / "dsl_examples").glob("*_conf.json")):
+            flow.start(path.name[: -len("_conf.json")])
+            assert read_by(flow.stand_in.confs[-1]) <= flow.stand_in.tables - FATES
+            original = json.loads(path.read_text())
+            assert {name for _, name in read_by(original)} == {name for _, name in read_by(flow.stand_in.confs[-1])}
+
+    assert flow.stand_in.tables == FATES
+
+
+def read_by(conf):
+    parameters = conf["component_parameters"]
+    parties = [components for by_number in parameters.get("role", {}).values() for components in by_number.values()]
+    components = [values for one in [parameters["common"], *parties] for values in one.values()]
+    return {(values["table"]["namespace"], values["table"]["name"]) for values in components if "table" in values}
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_the_tables_of_a_run_that_ends_early_are_removed_or_named(flow, capsys, fails):
+    from fate1.checks import check
+    from fate1.tables import prepared
+
+    with pytest.raises(SystemExit):
+        with prepared(flow):
+            flow.stand_in.fails = fails
+            check(False, "something")
+
+    assert ("flow table delete -n he_nn_check -t digits_test" in capsys.readouterr().out) == fails
+    assert fails or flow.stand_in.tables == FATES
+
+
+def test_a_reader_of_one_party_reads_the_checks_own_table_too():
+    from fate1.flow import _read_own_tables
+
+    conf = {"component_parameters": {"role": {"host": {"0": {"reader_0": {"table": {"name": "a", "namespace": "experiment"}}}}}}}
+
+    _read_own_tables(conf)
+
+    assert conf["component_parameters"]["role"]["host"]["0"]["reader_0"]["table"] == {"name": "a", "namespace": "he_nn_check"}
+
+
+@pytest.mark.parametrize(
+    ("packages", "files", "out"),
+    [
+        ({"he-nn": "0.1.0"}, {"the same": []}, "bash he_nn_setup.sh --base"),
+        ({}, {"the same": []}, "bash he_nn_setup.sh --base"),
+        ({"he-nn": "0.1.0"}, {"/other/federatedml": []}, "with --uninstall, for /other/federatedml"),
+        ({"he-nn": "0.1.0"}, {}, "-m pip uninstall he-nn"),
+        ({}, {}, ""),
+    ],
+)
+def test_a_deployment_with_he_nn_in_it_is_refused_and_left(tmp_path, monkeypatch, capsys, packages, files, out):
+    import fate1_jobs
+    from fate_setup import deployment, record
+
+    base = project(tmp_path / "fate")
+    found = deployment.find(base=str(base))
+    python = deployment.Python(found.python.path, (3, 8, 18), tmp_path, packages)
+    found = deployment.Deployment("1.11.5", python, base, found.federatedml)
+    record.Record(tmp_path / record.NAME, [], {found.key if key == "the same" else key: paths for key, paths in files.items()}).save()
+    monkeypatch.setattr(fate1_jobs.deployments, "find", lambda **given: found)
+    monkeypatch.setattr(fate1_jobs, "snapshot", lambda found: sys.exit("it begins"))
+    monkeypatch.setenv("FATE_PROJECT_BASE", str(base))
+
+    if not out:
+        with pytest.raises(SystemExit, match="it begins"):
+            fate1_jobs.main()
+        return
+    assert fate1_jobs.main() == 1
+    said = capsys.readouterr().err
+    assert "he-nn is in" in said and out in said and "install it again afterwards" in said

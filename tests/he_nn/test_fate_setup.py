@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-TOP = Path(__file__).resolve().parents[2]
+from tests.he_nn.fate_setup_project import TOP, files_of, installed, project
 
 
 @pytest.fixture(autouse=True)
@@ -24,25 +24,6 @@ def scripts(monkeypatch):
 @pytest.fixture
 def base(tmp_path):
     return project(tmp_path / "fate")
-
-
-def project(base, version="1.11.5", place="fate/python"):
-    """A folder as FATE's installers leave it, with this Python as its own."""
-    components = base / place / "federatedml" / "components"
-    components.mkdir(parents=True)
-    (components / "components.py").write_text("# FATE's\n")
-    (base / "fate.env").write_text(f"FATE={version}\nFATEFlow=1.11.2\n")
-    (base / "examples" / "dsl" / "v2").mkdir(parents=True)
-    binaries = base / "venv" / "bin"
-    binaries.mkdir(parents=True)
-    (binaries / "python").symlink_to(sys.executable)
-    (base / "bin").mkdir()
-    (base / "bin" / "init_env.sh").write_text(f"export PYTHONPATH=\nvenv={base}/venv\nsource ${{venv}}/bin/activate\n")
-    (base / "conf").mkdir()
-    (base / "conf" / "service_conf.yaml").write_text(
-        "party_id:\nfateflow:\n  # a remark\n  host: 127.0.0.1\n  http_port: 9381\n  nginx:\n    host:\n"
-    )
-    return base
 
 
 @pytest.mark.parametrize("place", ["fate/python", "python"])
@@ -92,30 +73,6 @@ def test_a_folder_or_interpreter_that_is_none_is_refused(tmp_path, base):
     (base / "bin" / "init_env.sh").unlink()
     with pytest.raises(deployment.SetupError, match="name it with --python"):
         deployment.find(base=str(base))
-
-
-def installed(base, monkeypatch, *options):
-    """The exit status of an installation whose packages are only said to be installed, in a Python of its own place."""
-    from fate_setup import __main__ as command
-    from fate_setup import packages
-
-    monkeypatch.setattr(packages, "install", lambda deployment, root: ["he-nn", "onnx"])
-    monkeypatch.setattr(packages, "remove", lambda deployment, names: names)
-    monkeypatch.setattr(command, "_import_components", lambda deployment: None)
-    monkeypatch.setattr(command.record, "NAME", f"{base.name}.json")
-    inspect = command.find
-    monkeypatch.setattr(command, "find", lambda *given: moved(inspect(*given), base))
-    return command.main(["--base", str(base), *options])
-
-
-def moved(deployment, base):
-    from dataclasses import replace
-
-    return replace(deployment, python=replace(deployment.python, prefix=base / "venv"))
-
-
-def files_of(base):
-    return {str(path.relative_to(base)): path.read_bytes() for path in base.rglob("*") if path.is_file() and "venv" not in path.parts}
 
 
 def test_uninstall_takes_out_exactly_what_install_placed(base, monkeypatch, capsys):
@@ -186,7 +143,7 @@ def test_packages_keep_their_versions_or_the_installation_fails(base, monkeypatc
     monkeypatch.setattr(packages, "inspect", lambda path: replace(found.python, packages=after))
 
     with pytest.raises(deployment.SetupError, match=r"have changed: pip \S+ -> 9\.9"):
-        packages.install(found, TOP)
+        packages.install(found, TOP, [])
 
     assert "--constraint" in commands[-1]
 
@@ -205,7 +162,7 @@ def test_nothing_is_built_among_the_sources(base, monkeypatch):
 
     monkeypatch.setattr(packages, "_run", run)
     monkeypatch.setattr(packages, "inspect", lambda path: found.python)
-    packages.install(found, TOP)
+    packages.install(found, TOP, [])
 
     ((place, names),) = seen.items()
     assert TOP not in (place, *place.parents) and not place.exists()
@@ -240,7 +197,8 @@ def fate_2(tmp_path, monkeypatch):
 
     found = deployment.Deployment("2.2.0", deployment.Python(Path(sys.executable), (3, 11, 7), tmp_path, {"fate-flow": "2.2.0"}))
     monkeypatch.setattr(command, "find", lambda *given: found)
-    monkeypatch.setattr(packages, "install", lambda deployment, root: ["he-nn"])
+    monkeypatch.setattr(packages, "install", lambda deployment, root, ours: None)
+    monkeypatch.setattr(packages, "added", lambda deployment: ["he-nn"])
     monkeypatch.setattr(packages, "remove", lambda deployment, names: names)
     monkeypatch.setattr(command, "_import_components", lambda deployment: None)
     return lambda *options: command.main(list(options))
