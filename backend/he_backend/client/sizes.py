@@ -23,6 +23,7 @@ NOT_A_NUMBER = (
     "the model cannot take them, or it takes a Sqrt, Log or Pow of results near 0, which the noise of encryption made negative: "
     "add a small number before it"
 )
+_FLOAT32_BITS = 100  # of a factor that float32 can hold, and its inverse
 _WORTH_BITS = 2  # by which a row must be smaller than the largest for a pass over the data
 
 
@@ -49,7 +50,7 @@ def sized(this: RoundPlan, plan: ClientPlan, inputs: Sequence[np.ndarray]) -> Si
     values = list(inputs)
     if this.in_scales:
         values = [value * factors_of([runs]).astype(value.dtype).reshape(value.shape[1:]) for runs, value in zip(this.in_scales, values)]
-    largest = np.stack([np.abs(value).reshape(len(value), -1).max(axis=1, initial=0.0) for value in values], axis=1).astype(np.float64)
+    largest = np.stack([_largest(value.reshape(len(value), -1)) for value in values], axis=1)
     if not np.isfinite(largest).all():
         raise InputError(f"round {this.index}: a client step gave NaN or infinity for these rows; {NOT_A_NUMBER}")
     modulus, kind = plan.modulus(this.index), plan.traits
@@ -70,7 +71,7 @@ def squared_error(this: RoundPlan, given: Sized, outputs: Sequence[np.ndarray]) 
         return worst  # zeros have no relative error
     per_row = np.ones(1) if given.factors is None else 1.0 / given.factors
     for (encryption, rounding), output in zip(this.errors, outputs):
-        size = float(np.abs(output).max(initial=0.0))
+        size = float(_largest(output.reshape(1, -1))[0])
         if size > 0.0:
             error = float((per_row**2).mean()) * (encryption / given.scale) ** 2 + (rounding * given.typical) ** 2
             worst = max(worst, error / size**2)
@@ -103,5 +104,13 @@ def _exponents(scales: np.ndarray, most: float) -> tuple[np.ndarray, float]:
 
 
 def _by_rows(factors: np.ndarray, value: np.ndarray) -> np.ndarray:
-    product: np.ndarray = value * factors.reshape((-1,) + (1,) * (value.ndim - 1))  # in float64: a factor may be beyond float32
-    return product.astype(value.dtype)
+    factors = factors.reshape((-1,) + (1,) * (value.ndim - 1))
+    if np.abs(np.log2(factors)).max() < _FLOAT32_BITS:
+        factors = factors.astype(value.dtype)
+    product: np.ndarray = value * factors
+    return product.astype(value.dtype, copy=False)
+
+
+def _largest(rows: np.ndarray) -> np.ndarray:
+    """float64 [rows] the largest magnitude of each, without an array of magnitudes; NaN where there is one."""
+    return np.maximum(rows.max(axis=1, initial=0.0), -rows.min(axis=1, initial=0.0)).astype(np.float64)

@@ -17,7 +17,8 @@ import numpy as np
 from he_backend.graph.affine import AffineMap, Block
 
 _COST = 1.2  # times the noise's variance if all inputs were of one size: 0.13 bits
-_SPREAD = 8.0  # largest over smallest column from which balancing is worth a pass over the data
+_SPREAD = 8.0  # largest over smallest column from which it is looked at
+_LEAST = 0.25  # of a factor that is worth a pass over the data
 
 
 def balance(affine: AffineMap) -> tuple[AffineMap, tuple[np.ndarray, ...]]:
@@ -26,7 +27,7 @@ def balance(affine: AffineMap) -> tuple[AffineMap, tuple[np.ndarray, ...]]:
     if sizes is None:
         return affine, ()
     factors = _factors(sizes)
-    if (factors == 1.0).all():
+    if factors[sizes > 0.0].min() > _LEAST:
         return affine, ()
     starts = np.cumsum((0, *affine.in_sizes))
     blocks = tuple(_divided(block, factors[starts[block.source] : starts[block.source + 1]]) for block in affine.blocks)
@@ -40,19 +41,27 @@ def _column_sizes(affine: AffineMap) -> np.ndarray | None:
     every = every[every > 0.0]
     if not len(every) or every.max() < _SPREAD * every.min():
         return None
-    starts = np.cumsum((0, *affine.in_sizes))
-    sizes = np.zeros(starts[-1])
-    # As the weights of a kernel serve many positions, all elements that meet one of them have one factor.
-    rows = [np.where(block.gather >= 0, block.gather + starts[block.source], -1) for block in affine.blocks]
-    while True:
-        before = sizes.copy()
-        for row, norm in zip(rows, norms):
-            padded = np.append(sizes, 0.0)
-            shared = np.maximum(padded[row].max(axis=1, initial=0.0), norm)[:, None]  # [groups, 1, terms]
-            read = row >= 0
-            np.maximum.at(sizes, row[read], np.broadcast_to(shared, row.shape)[read])
-        if np.array_equal(before, sizes):
-            return sizes
+    # As the weights of a kernel serve many positions, all elements that meet one of them have one factor. Index -1, padding, is the last.
+    sizes = [np.zeros(size + 1) for size in affine.in_sizes]
+    for block, norm in zip(affine.blocks, norms):
+        _raise(sizes[block.source], block, norm)
+    changed = True
+    while changed:
+        changed = False
+        for index, block in enumerate(affine.blocks):
+            shared = np.maximum(sizes[block.source][block.gather].max(axis=1, initial=0.0), norms[index])
+            if (shared > norms[index]).any():
+                norms[index], changed = shared, True
+                _raise(sizes[block.source], block, shared)
+    return np.concatenate([size[:-1] for size in sizes])
+
+
+def _raise(sizes: np.ndarray, block: Block, norms: np.ndarray) -> None:
+    """Raises the size of each element that a block reads to that of the weights that it meets."""
+    for group, of_group in zip(block.gather, norms):
+        for term, norm in zip(group.T, of_group):
+            sizes[term] = np.maximum(sizes[term], norm)  # an element that comes twice gets the same value twice
+    sizes[-1] = 0.0
 
 
 def _factors(sizes: np.ndarray) -> np.ndarray:

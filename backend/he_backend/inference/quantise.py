@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -78,8 +78,7 @@ def statistics(affine: AffineMap) -> list[Statistics]:
             np.add.at(sums, block.scatter.ravel(), np.matmul(used, values).ravel())
     if not np.isfinite(affine.bias).all():
         raise ModelError("a bias of the model is NaN or infinite: export the model again")
-    constant = bias_constant(affine)
-    peaks = _peaks(affine, constant)
+    constant, peaks = _constant_and_peaks(affine)
     bias_rounding = np.where(affine.bias != 0, (peaks * constant) ** 2, 0.0)
     l1 += np.abs(affine.bias)
     reach = np.divide(l1, peaks, out=np.zeros(total), where=peaks > 0)
@@ -103,25 +102,29 @@ def bias_constant(affine: AffineMap) -> float:
     Below 1 only as far as no row's bias takes more of the width than its weights: a constant of 1 beside inputs of 1/1000, whose weights
     are large, would leave these inputs a thousandth of the scale.
     """
+    return _constant_and_peaks(affine)[0]
+
+
+def _constant_and_peaks(affine: AffineMap) -> tuple[float, np.ndarray]:
+    """The bias constant, and float64 [rows] what each row is scaled by; rows that share a column of weights share their peak."""
     biases = np.abs(affine.bias)
     bias = float(biases.max(initial=0.0))
-    if bias == 0.0:
-        return 0.0
     weight = max((float(np.abs(block.weights).max(initial=0.0)) for block in affine.blocks), default=0.0)
-    if weight == 0.0:
-        return 1.0
-    if bias > weight:
-        return 2.0 ** math.ceil(math.log2(bias / weight))
-    peaks = _peaks(replace(affine, bias=np.zeros_like(affine.bias)), 0.0)
+    if bias > weight > 0.0:
+        constant = 2.0 ** math.ceil(math.log2(bias / weight))
+        return constant, _peaks(affine, biases / constant)
+    peaks = _peaks(affine, np.zeros_like(biases))
+    if bias == 0.0:
+        return 0.0, peaks
     if ((peaks == 0.0) & (biases > 0.0)).any():
-        return 1.0
-    most = float(np.divide(biases, peaks, out=np.zeros_like(biases), where=peaks > 0.0).max())
-    return min(1.0, 2.0 ** math.ceil(math.log2(most)))
+        return 1.0, _peaks(affine, biases)
+    constant = min(1.0, 2.0 ** math.ceil(math.log2((biases[peaks > 0.0] / peaks[peaks > 0.0]).max())))
+    return constant, peaks if (biases <= peaks * constant).all() else _peaks(affine, biases / constant)
 
 
-def _peaks(affine: AffineMap, constant: float) -> np.ndarray:
-    """float64 [rows]: what each row is scaled by; rows that share a column of weights share their peak."""
-    peaks = np.abs(affine.bias) / constant if constant else np.zeros(sum(affine.out_sizes))
+def _peaks(affine: AffineMap, least: np.ndarray) -> np.ndarray:
+    """float64 [rows]: the largest weight of each row and of those that it shares a column of weights with, at least what is given."""
+    peaks = least.copy()
     columns = [np.abs(block.weights).max(axis=1, initial=0.0)[:, None] for block in affine.blocks]  # [groups, 1, outs]
     for block, column in zip(affine.blocks, columns):
         np.maximum.at(peaks, block.scatter.ravel(), np.broadcast_to(column, block.scatter.shape).ravel())
@@ -190,8 +193,7 @@ def best_width(stats: Sequence[Statistics], modulus: int, noise: Noise, most_bit
 def quantise(affine: AffineMap, weight_bits: int) -> QuantisedMap:
     """The integer map of an affine map, with weights of weight_bits bits, sign included."""
     top = 2 ** (weight_bits - 1) - 1
-    constant = bias_constant(affine)
-    peaks = _peaks(affine, constant)
+    constant, peaks = _constant_and_peaks(affine)
     # A row without weights gets a large scale: it may share a polynomial with others, and so have errors.
     row_scales = float(top) / np.where(peaks > 0, peaks, peaks[peaks > 0].min() if peaks.any() else float(top))
     blocks = [
