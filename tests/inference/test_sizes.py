@@ -207,3 +207,10 @@ def test_all_places_of_a_kernel_share_a_factor():
     assert (by_channel == by_channel[:, :1]).all() and by_channel[0, 0] == by_channel[2, 0] == 1.0 and by_channel[1, 0] < 0.01
     x = np.random.default_rng(8).normal(size=(2, 100))
     np.testing.assert_allclose(balanced.apply([x * factors])[0], uneven.apply([x])[0], rtol=1e-12)
+
+
+def test_weights_that_meet_padding_alone_are_left_as_they_are():
+    block = Block(0, np.full((1, 1, 2), -1, np.int32), np.array([[[1.0], [1e-3]]]), np.zeros((1, 1, 1), np.int32))
+    affine = AffineMap((3,), (1,), (block,), np.ones(1))
+
+    assert balance(affine) == (affine, ())

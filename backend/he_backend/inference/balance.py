@@ -24,7 +24,7 @@ _LEAST = 0.25  # of a factor that is worth a pass over the data
 def balance(affine: AffineMap) -> tuple[AffineMap, tuple[np.ndarray, ...]]:
     """The map of the inputs times their factors, and float64 [in_size] factors of each input; the map itself and () for like columns."""
     sizes = _column_sizes(affine)
-    if sizes is None:
+    if sizes is None or not sizes.any():  # what weights read may be padding alone
         return affine, ()
     factors = _factors(sizes)
     if factors[sizes > 0.0].min() > _LEAST:
