@@ -138,7 +138,7 @@ class ClientPlan:
     def answer_moduli(self, index: int) -> tuple[int, ...]:
         """The moduli of the tensor that round `index` gets back."""
         bits = self.rounds[index].answer_bits
-        return (answer_modulus(self.params.ring_degree, bits),) if bits else self.sent_moduli(index)
+        return (answer_modulus(self.params.ring_degree, bits, self.modulus(index)),) if bits else self.sent_moduli(index)
 
     def answer_scale(self, index: int) -> float:
         """What switching the answer's modulus does to its scale: 1 without it."""

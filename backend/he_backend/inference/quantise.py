@@ -21,7 +21,7 @@ MIN_WEIGHT_BITS = 4
 # Encoding rounds in float64, so scaled inputs stay below this even where the modulus has room for more.
 LARGEST_SCALED = 2.0**52
 # Variance of SEAL's centered binomial error over 42 bits, and of rounding to an integer.
-_ERROR_VARIANCE, _ROUNDING_VARIANCE = 10.5, 1.0 / 12.0
+ERROR_VARIANCE, ROUNDING_VARIANCE = 10.5, 1.0 / 12.0
 # Assumed root mean square of the inputs relative to the largest: what expected precision is stated for.
 _TYPICAL_RMS = 0.25
 
@@ -139,11 +139,11 @@ def relative_error(stat: Statistics, weight_bits: int, modulus: int, noise: Nois
     top = 2 ** (weight_bits - 1) - 1
     rounding = (stat.mean_rounding * _TYPICAL_RMS**2 + stat.mean_bias_rounding) / (12.0 * top**2)
     delta = min(modulus / (2.0 * top * stat.reach), LARGEST_SCALED)  # for inputs of at most 1
-    encryption = (stat.mean_squares or stat.mean_peaks) * noise.factor * (_ERROR_VARIANCE + _ROUNDING_VARIANCE) / delta**2
+    encryption = (stat.mean_squares or stat.mean_peaks) * noise.factor * (ERROR_VARIANCE + ROUNDING_VARIANCE) / delta**2
     switching = 0.0
     if noise.answer_modulus:
         # Rounding body and mask: the latter is multiplied by a ternary secret, of which two thirds are not zero.
-        variance = _ROUNDING_VARIANCE * (1.0 + 2.0 / 3.0 * noise.ring_degree)
+        variance = ROUNDING_VARIANCE * (1.0 + 2.0 / 3.0 * noise.ring_degree)
         switching = variance * stat.mean_peaks * (modulus / (noise.answer_modulus * delta * top)) ** 2
     return math.sqrt((rounding + encryption + switching) / size)
 
