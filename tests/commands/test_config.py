@@ -77,6 +77,12 @@ def test_a_password_is_not_shown(run):
         ("[serve]\nquue = 1", "has quue; allowed: advertise, allow-anonymous"),
         ("[serve]\nqueue = 'many'", "queue"),
         ("[serve]\nqueue = -1", "queue"),
+        ("[serve]\nhttp-port = [1, 2]", "http-port in [serve] of"),
+        ("[serve]\nhttp-port = 2020-01-01", "is a date or time; allowed: one number"),
+        ("[serve]\ndatabase = ['very-secret']", "is a list; allowed: one number, one text"),
+        ("[serve]\nqueue = {a = 1}", "is a table; allowed"),
+        ("[serve]\nallow-origin = 'https://x'", "is one value; allowed: a list of texts"),
+        ("[serve]\nallow-origin = [['x']]", "is a list; allowed: a list of texts"),
         ("serve = 1", "is not a table"),
         ("[serve", "is not TOML"),
     ],
@@ -87,7 +93,7 @@ def test_a_file_that_is_wrong_is_refused(run, tmp_path, text, says):
 
     done = run("serve", "--config", path, "--show-config")
 
-    assert done.exit_code == 2 and says in done.output
+    assert done.exit_code == 2 and says in done.output and "very-secret" not in done.output
 
 
 def test_a_file_that_is_missing_is_refused(run, tmp_path):

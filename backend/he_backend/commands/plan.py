@@ -11,7 +11,8 @@ import numpy as np
 from he_backend.ckks.engines import check_engine, default_engine
 from he_backend.ckks.params import load_params
 from he_backend.commands.options import RunOptions, errors_shown, run_options
-from he_backend.errors import ParameterError
+from he_backend.commands.targets import check_file, writing
+from he_backend.errors import EngineError, ParameterError
 from he_backend.graph import Program
 from he_backend.graph import convert as convert_model
 from he_backend.inference.cost import costs_path, load_costs
@@ -29,6 +30,7 @@ from he_backend.inference.planner import make_plan
 def plan(model: str, rows: int, png: str | None, run: bool, options: RunOptions) -> None:
     """Rounds, packings, bits, bytes, estimated time and who holds what for MODEL (an ONNX file)."""
     with errors_shown():
+        check_file("--png", png, [".png"])
         program = convert_model(model)
         engine = default_engine() if options.engine == "auto" else check_engine(options.engine)
         params = None if options.preset == "auto" else load_params(options.preset, options.allow_insecure)
@@ -39,8 +41,11 @@ def plan(model: str, rows: int, png: str | None, run: bool, options: RunOptions)
         )
         made = make_plan(program, "local", program.name, spec)
         measured = _run(program, rows, options) if run else []
-        if png and not _draw(made, rows, measured, Path(png)):
-            raise click.ClickException("--png needs matplotlib: pip install 'he-nn[bench]'")
+        if png is not None:
+            with writing("--png", png):
+                drawn = _draw(made, rows, measured, Path(png))
+            if not drawn:
+                raise EngineError("--png needs matplotlib: pip install 'he-nn[bench]'")
     shown = (made.client, rows, made.considered, measured)
     click.echo(json.dumps(plan_figures(*shown)) if options.as_json else plan_table(*shown))
 
