@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, Callable, Collection, Mapping
 
 import click
-import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError
 
+from he_backend.database import shown_url
 from he_backend.errors import EngineError, ParameterError
 
 _OWN = ("config", "show_config", "help")
@@ -120,8 +119,5 @@ def option_names(command: click.Command) -> dict[str, str]:
 
 def _value(name: str, value: Any) -> str:
     if name.endswith("database"):
-        try:
-            value = sa.engine.make_url(value).render_as_string(hide_password=True)
-        except (ArgumentError, ValueError):
-            value = "***"
+        value = shown_url(value)
     return json.dumps(list(value) if isinstance(value, tuple) else value)  # JSON's texts, numbers and lists are TOML's too
