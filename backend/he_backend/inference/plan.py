@@ -12,6 +12,7 @@ from typing import Any, Mapping, Tuple, Union
 
 from he_backend.ckks.engines import RoundMap, Traits, answer_modulus, tensor_moduli, traits
 from he_backend.ckks.params import Params
+from he_backend.errors import ParameterError
 from he_backend.graph.model import ValueSpec
 from he_backend.graph.program import Step
 from he_backend.inference.cost import Costs
@@ -157,6 +158,13 @@ class ServerPlan:
     client: ClientPlan
     maps: tuple[RoundMap, ...]
     considered: Considered
+
+
+def check_bits(bits: Any) -> int:
+    """The precision wanted; raises ParameterError when it is outside what can be planned for."""
+    if type(bits) is not int or not MIN_BITS <= bits <= MAX_BITS:
+        raise ParameterError(f"bits: {bits!r}; allowed: {MIN_BITS} to {MAX_BITS} bits of precision")
+    return bits
 
 
 def rows_class(rows: int) -> int:

@@ -17,14 +17,13 @@ from he_backend.inference.grid import lay_out_grid
 from he_backend.inference.packing import ScaleRuns
 from he_backend.inference.plan import (
     GOALS,
-    MAX_BITS,
-    MIN_BITS,
     PACKINGS,
     ClientPlan,
     Layout,
     PlanSpec,
     RoundPlan,
     ServerPlan,
+    check_bits,
     rows_class,
     safe_scale,
 )
@@ -61,8 +60,7 @@ def make_plan(program: Program, model_id: str, model_name: str, spec: PlanSpec) 
     """
     if spec.packing not in (*PACKINGS, "auto"):
         raise ParameterError(f"packing: {spec.packing!r} is not known; allowed: auto, {', '.join(PACKINGS)}")
-    if type(spec.bits) is not int or not MIN_BITS <= spec.bits <= MAX_BITS:
-        raise ParameterError(f"bits: {spec.bits!r}; allowed: {MIN_BITS} to {MAX_BITS} bits of precision")
+    check_bits(spec.bits)
     if spec.goal not in GOALS:
         raise ParameterError(f"minimise: {spec.goal!r} is not known; allowed: {', '.join(GOALS)}")
     if spec.packing in ("grid", "product") and spec.engine not in COEFFICIENT_ENGINES:
