@@ -115,3 +115,16 @@ def test_trying_leaves_nothing_and_changes_nothing(tmp_path):
 def test_names_that_no_file_can_have(name, tmp_path):
     with pytest.raises(InputError, match="--out: .* cannot be written"):
         targets.check_file("--out", str(tmp_path / name))
+
+
+def test_planning_for_very_many_rows_takes_no_longer_and_running_them_is_refused():
+    done = run("plan", MODEL, "--rows", 10**12, "--json")
+    refused = run("plan", MODEL, "--rows", 10**12, "--run")
+
+    assert done.exit_code == 0 and json.loads(done.stdout)["rows"] == 10**12
+    assert refused.exit_code == 1 and f"--run: {10**12} rows are {64 * 10**12} values; allowed: " in refused.output
+
+
+def test_a_precision_out_of_range_is_told_at_the_door(rows):
+    for bits in (-3, 60):
+        assert run("infer", MODEL, rows, "--bits", bits).output == f"Error: bits: {bits}; allowed: 4 to 24 bits of precision\n"

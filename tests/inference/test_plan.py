@@ -10,6 +10,7 @@ import pytest
 import he_backend as he
 from he_backend.ckks.engines import available
 from he_backend.ckks.params import check_params, load_params
+from he_backend.ckks.serial import TensorHeader
 from he_backend.errors import CapacityError, EngineError, HeError, ParameterError, ProtocolError
 from he_backend.graph.affine import AffineMap, Block
 from he_backend.inference import describe, planner
@@ -105,6 +106,27 @@ def test_an_answer_is_never_switched_above_the_ciphertexts_own_modulus():
         params = check_params({"poly_modulus_degree": degree, "coeff_modulus": bits})
         plan = make_plan(digits(1)[0], "id", "name", PlanSpec("id", "native", params.literal(), bits=24)).client
         assert all(plan.answer_moduli(this.index)[0] <= plan.modulus(this.index) for this in plan.rounds)
+
+
+@pytest.mark.parametrize("engine, packing", [("native", "batch"), ("native", "grid"), ("native", "product"), ("seal", "batch")])
+def test_a_plans_bytes_are_those_of_its_chunks_however_many_these_are(engine, packing, monkeypatch):
+    plan, headers = plan_of(engine=engine, packing=packing, model_type="CNN").client, []
+    each = make_schedule(plan, 10**6).rows
+
+    def counted(*given):
+        headers.append(given)
+        return TensorHeader(*given)
+
+    monkeypatch.setattr(describe, "TensorHeader", counted)
+
+    def sent(rows):
+        monkeypatch.setattr(describe, "make_schedule", lambda plan, _: Schedule(each))
+        return [(cost.bytes_up, cost.bytes_down) for cost in describe.round_costs(plan, rows)]
+
+    chunk, rest = np.array(sent(each)), np.array(sent(5))
+    assert np.array_equal(sent(3 * each + 5), 3 * chunk + rest) and np.array_equal(sent(2 * each), 2 * chunk)
+    headers.clear()
+    assert sent(10**12 * each)[0][0] == 10**12 * int(chunk[0][0]) and len(headers) == 2 * len(plan.rounds)
 
 
 @pytest.mark.parametrize("options, says", [({"packing": "other"}, "packing"), ({"bits": 3}, "bits"), ({"bits": "12"}, "bits")])

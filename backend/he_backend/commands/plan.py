@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import click
@@ -20,10 +21,12 @@ from he_backend.inference.describe import plan_figures, plan_table, round_costs
 from he_backend.inference.plan import PlanSpec, ServerPlan
 from he_backend.inference.planner import make_plan
 
+_MOST_RANDOM_VALUES = 1 << 28
+
 
 @click.command("plan")
 @click.argument("model", type=click.Path(dir_okay=False))
-@click.option("--rows", type=click.IntRange(min=1), default=1, show_default=True, help="That one inference is about.")
+@click.option("--rows", type=click.IntRange(1, 10**15), default=1, show_default=True, help="That one inference is about.")
 @click.option("--png", type=click.Path(dir_okay=False), help="Draw the plan: what each round takes, under which packing.")
 @click.option("--run", is_flag=True, help="Run it too, on random rows in this process, to see measured beside estimated time.")
 @run_options
@@ -56,6 +59,9 @@ def _run(program: Program, rows: int, options: RunOptions) -> list[float]:
 
     generator = np.random.default_rng(0)
     values = {}
+    size = rows * sum(math.prod(spec.shape) for spec in program.inputs)
+    if size > _MOST_RANDOM_VALUES:
+        raise ParameterError(f"--run: {rows} rows are {size} values; allowed: {_MOST_RANDOM_VALUES} values in memory; give fewer --rows")
     for spec in program.inputs:
         if not np.issubdtype(np.dtype(spec.dtype), np.floating):
             raise ParameterError(f"--run makes random rows of real numbers; input {spec.name} takes {spec.dtype}")
