@@ -38,8 +38,8 @@ ORDER = {
     "evaluation": {"client", "graph", "local", "server"},
     "bench": {"ckks", "zoo"},
     "commands": {
-        *("access", "api", "bench", "ckks", "client", "evaluation", "graph", "inference", "local", "protocol", "server", "strategies"),
-        *("web", "zoo"),
+        *("access", "api", "bench", "ckks", "client", "database", "evaluation", "graph", "inference", "local", "protocol", "server"),
+        *("strategies", "web", "zoo"),
     },
     "cli": {"commands", "zoo"},
 }

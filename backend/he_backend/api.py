@@ -99,7 +99,7 @@ class Service:
         self._timeout_s = timeout_s
         self._credentials = Credentials.from_environment(self._variables) if credentials is None else credentials
         self._token = self._credentials.token_for(self._host, self._secure)
-        self.url = f"{'https' if self._secure else 'http'}://{self._host}:{self._port}"
+        self.url = f"{'https' if self._secure else 'http'}://{_address(self._host, self._port)}"
 
     def health(self) -> dict[str, Any]:
         """What the service says of itself."""
@@ -271,7 +271,7 @@ class HEServer(Service):
         port = health.get("ciphertext_port")
         if type(port) is not int or not 0 < port < 65536:
             raise ProtocolError(f"{self.url} is not an HE-server: it names no ciphertext channel")
-        return f"[{self._host}]:{port}" if ":" in self._host else f"{self._host}:{port}"
+        return _address(self._host, port)
 
     def channel_credentials(self) -> Credentials:
         """What to show on its ciphertext channel, which speaks TLS where this URL is https://."""
@@ -312,16 +312,25 @@ class HEClient(Service):
 
 
 def parse_url(url: str) -> tuple[bool, str, int]:
-    """(https or not, host, port) of host:port or an http(s) URL without a path. Raises ParameterError."""
+    """(https or not, host, port) of host:port or an http(s) URL without a path; the host without brackets. Raises ParameterError."""
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         port, host = parts.port, parts.hostname
+        (host or "").encode("idna")  # as a connection does: a part between two dots is not empty and not longer than 63
     except ValueError:
         port, host = None, None
     odd = parts.scheme not in ("http", "https") or parts.path not in ("", "/") or parts.query or parts.username if host else True
     if odd or port is None or host is None or not host.isprintable() or " " in host:
-        raise ParameterError(f"server_url: {url[:80]!r}; allowed: host:port, with or without http(s)://")
+        raise ParameterError(
+            f"server_url: {url[:80]!r}; allowed: host:port or [IPv6 address]:port, with or without http(s)://; each part of a host's "
+            "name has 1 to 63 characters"
+        )
     return parts.scheme == "https", host, port
+
+
+def _address(host: str, port: int) -> str:
+    """host:port as URLs and gRPC write it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _error(url: str, code: int, kind: str, message: str) -> HeError:

@@ -17,7 +17,7 @@ _COMMANDS = {
     "plan": ("he_backend.commands.plan", "plan"),
     "eval": ("he_backend.commands.evaluate", "eval_command"),
     "convert": ("he_backend.commands.convert", "convert"),
-    "train": ("he_backend.zoo.cli", "train"),
+    "train": ("he_backend.commands.train", "train"),
     "train-table": ("he_backend.commands.train_table", "train_table_command"),
     "model": ("he_backend.commands.model", "model"),
     "calibrate": ("he_backend.commands.calibrate", "calibrate"),

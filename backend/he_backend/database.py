@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote_plus
+
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -9,6 +11,9 @@ from sqlalchemy.pool import NullPool
 from he_backend.errors import ParameterError
 
 _BUSY_TIMEOUT_S = 30
+_HIDDEN = "***"
+# Query parameters of a URL that hold a secret: password, passwd, sslpassword, PWD, oauth_client_secret, a whole odbc_connect, …
+_SECRETS = ("passw", "pwd", "secret", "token", "odbc_connect")
 _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "mysql": "mysql+pymysql"}  # where the URL names none
 
 
@@ -34,9 +39,36 @@ def open_database(url: str, metadata: sa.MetaData, what: str) -> sa.engine.Engin
     try:
         _create_tables(engine, metadata)
     except SQLAlchemyError as problem:
-        shown = parsed.render_as_string(hide_password=True)
-        raise ParameterError(f"{what} {shown} cannot be opened: {cause(problem)}") from None
+        raise ParameterError(f"{what} {_shown(parsed)} cannot be opened: {_without_secrets(cause(problem), parsed)}") from None
     return engine
+
+
+def shown_url(url: str) -> str:
+    """The URL without its secrets; of a text that is no URL nothing, for it may be a password."""
+    try:
+        return _shown(sa.engine.make_url(url))
+    except (ArgumentError, ValueError):
+        return _HIDDEN
+
+
+def _shown(url: sa.engine.URL) -> str:
+    query = {name: _HIDDEN if _is_secret(name) else value for name, value in url.query.items()}
+    return url.set(query=query).render_as_string(hide_password=True).replace(quote_plus(_HIDDEN), _HIDDEN)
+
+
+def _is_secret(name: str) -> bool:
+    return any(part in name.lower() for part in _SECRETS)
+
+
+def _without_secrets(text: str, url: sa.engine.URL) -> str:
+    """A driver's words, in case they repeat what it was given."""
+    secrets = [str(url.password)] if url.password else []
+    for name, value in url.query.items():
+        if _is_secret(name):
+            secrets += [value] if isinstance(value, str) else list(value)
+    for secret in filter(None, secrets):
+        text = text.replace(secret, _HIDDEN)
+    return text
 
 
 def cause(problem: Exception) -> str:

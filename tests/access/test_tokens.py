@@ -6,7 +6,10 @@ import json
 import logging
 import os
 import stat
+import subprocess
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -15,6 +18,16 @@ from he_backend.access.callers import ADMIN, LOCAL, MONITOR, Caller
 from he_backend.access.gate import TokenGate
 from he_backend.access.tokens import TokenFile
 from he_backend.errors import EngineError, NotFoundError, NotPermitted, ParameterError, Unauthenticated
+
+_ADD = """
+import sys
+from he_backend.access.tokens import TokenFile
+from he_backend.errors import ParameterError
+try:
+    TokenFile(sys.argv[1]).add("alice")
+except ParameterError:
+    sys.exit(3)
+"""
 
 
 @pytest.fixture
@@ -34,11 +47,53 @@ def test_nothing_of_a_token_but_its_id_is_kept_and_the_file_is_the_owners_alone(
 
     assert len(secret) == 43 and secret not in file.path.read_text() and secret not in repr(file.list())
     assert stat.S_IMODE(os.stat(file.path).st_mode) == 0o600
-    assert [path.name for path in file.path.parent.iterdir()] == ["tokens.json"]
+    assert {path.name for path in file.path.parent.iterdir()} == {"tokens.json", ".tokens.json.lock"}
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in file.path.parent.iterdir())
 
 
 def test_tokens_differ(file):
     assert len({file.add(f"name{n}") for n in range(5)}) == 5
+
+
+def test_changes_at_the_same_time_are_all_kept(file, monkeypatch):
+    kept, removed = [f"kept{n}" for n in range(4)], [f"removed{n}" for n in range(4)]
+    tokens = {name: file.add(name) for name in removed}
+    write = TokenFile._write
+
+    def slow(self, tokens):
+        time.sleep(0.02)
+        write(self, tokens)
+
+    monkeypatch.setattr(TokenFile, "_write", slow)
+    with ThreadPoolExecutor(8) as pool:
+        # A TokenFile each, as every command has.
+        added = [pool.submit(TokenFile(file.path).add, name) for name in kept]
+        gone = [pool.submit(TokenFile(file.path).remove, name) for name in removed]
+        tokens.update({name: done.result() for name, done in zip(kept, added)})
+        assert [done.result().name for done in gone] == removed
+
+    assert sorted(one.name for one in file.list()) == kept
+    assert [file.check(tokens[name]).name for name in kept] == kept
+    for name in removed:
+        with pytest.raises(Unauthenticated):
+            file.check(tokens[name])
+
+
+def test_a_name_is_given_once_when_two_ask_for_it(file):
+    processes = [
+        subprocess.Popen([sys.executable, "-c", _ADD, str(file.path)], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+        for _ in range(4)
+    ]
+
+    assert sorted(process.wait(60) for process in processes) == [0, 3, 3, 3]
+    assert [one.name for one in file.list()] == ["alice"]
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(EngineError, match="cannot be written"):
+        TokenFile(tmp_path / "file" / "tokens.json").add("alice")
 
 
 @pytest.mark.parametrize("wrong", ["", "x", "hnn__", "hnn_000000000000_" + "a" * 43, "é" * 50, "hnn_" + "a" * 5000])

@@ -134,7 +134,7 @@ def test_encrypted_products_are_within_the_derived_noise(preset, level, columns)
 def test_tensors_and_maps_that_do_not_fit_are_refused():
     rng = np.random.default_rng(3)
     params = load_params("N11_L1")
-    ready = NativeProduct(params, product_map(rng, 2048), 1, engines.answer_modulus(2048, 24), 1)
+    ready = NativeProduct(params, product_map(rng, 2048), 1, engines.answer_modulus(2048, 24, params.moduli[0]), 1)
     key = secret.generate("native", params)
     for shape in ((2, 2048), (3, 2047)):
         with pytest.raises(ProtocolError, match="3 fresh, whole polynomials"):
@@ -149,7 +149,7 @@ def test_tensors_and_maps_that_do_not_fit_are_refused():
         ("starts", good.starts[::-1].copy()),
     ):
         with pytest.raises(ParameterError, match="weight polynomials"):
-            NativeProduct(params, ProductMap(**{**good.__dict__, field: value}), 1, engines.answer_modulus(2048, 24), 1)
+            NativeProduct(params, ProductMap(**{**good.__dict__, field: value}), 1, engines.answer_modulus(2048, 24, params.moduli[0]), 1)
 
 
 def test_clear_tensors_that_do_not_fit_are_refused():

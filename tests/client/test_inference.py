@@ -11,7 +11,7 @@ import pytest
 
 import he_backend as he
 from he_backend.client.inference import Client
-from he_backend.errors import Cancelled, EngineError, InputError, ProtocolError, TransportError
+from he_backend.errors import Cancelled, EngineError, InputError, ParameterError, ProtocolError, TransportError
 from he_backend.graph import Reference
 from he_backend.protocol import messages
 from he_backend.protocol.transport import MemoryLink, Retry
@@ -185,6 +185,12 @@ def test_a_server_that_does_not_match_is_noticed_before_rows_are_sent(parties, k
     with pytest.raises(error, match=says):
         client.infer("latest", rows)
     assert link.traffic.rounds == 0
+
+
+@pytest.mark.parametrize("bits", [-3, 0, 3, 25, 60, True, "12"])
+def test_a_precision_that_nobody_can_plan_for_is_refused_before_anything_is_asked(bits):
+    with pytest.raises(ParameterError, match=f"^bits: {bits!r}; allowed: 4 to 24 bits of precision$"):
+        Client(MemoryLink(lambda frames: iter([])), engine="clear", bits=bits)
 
 
 def test_a_wrong_answer_of_the_environment_test_ends_the_task(parties, monkeypatch):

@@ -8,10 +8,14 @@ import stat
 
 import click
 import pytest
+import sqlalchemy as sa
 from click.testing import CliRunner
+from sqlalchemy.exc import OperationalError
 
+from he_backend import database
 from he_backend.access.tokens import TokenFile
 from he_backend.cli import main
+from he_backend.errors import ParameterError
 
 pytestmark = pytest.mark.skipif(not hasattr(click.Context, "get_parameter_source"), reason="the services need click 8.1")
 
@@ -71,12 +75,47 @@ def test_a_password_is_not_shown(run):
     assert "very-secret" not in run("serve", "--show-config", "--database", "very-secret").output
 
 
+@pytest.mark.parametrize("name", ["password", "passwd", "PASSWORD", "sslpassword", "oauth_client_secret"])
+def test_a_password_among_the_parameters_of_a_url_is_not_shown(run, name):
+    url = f"postgresql://host/base?user=u&{name}=very-secret&passfile=/run/pgpass&{name}=another-secret"
+
+    shown = run("serve", "--show-config", "--database", url, "--registry-database", url)
+
+    assert "-secret" not in shown.output
+    base, _, query = settings(shown)["database"][0].partition("?")
+    assert base == "postgresql://host/base" and sorted(query.split("&")) == sorted(["user=u", f"{name}=***", "passfile=%2Frun%2Fpgpass"])
+    assert settings(shown)["registry-database"] == settings(shown)["database"]
+
+
+def test_a_password_is_not_in_the_error_of_a_database_that_cannot_be_opened(run):
+    done = run("model", "list", "--registry-database", "postgresql://127.0.0.1:1/base?user=u&password=very-secret")
+
+    assert done.exit_code == 1 and "password=***" in done.output and "cannot be opened" in done.output
+    assert "very-secret" not in done.output
+
+
+def test_a_password_that_a_driver_repeats_is_not_passed_on(monkeypatch):
+    def refused(*_):
+        raise OperationalError("SELECT 1", {}, Exception("no such user u:first-secret or second-secret"))
+
+    monkeypatch.setattr(database, "_create_tables", refused)
+
+    with pytest.raises(ParameterError, match=r"cannot be opened: no such user u:\*\*\* or \*\*\*$"):
+        database.open_database("postgresql://u:first-secret@host/base?passwd=second-secret", sa.MetaData(), "the base's")
+
+
 @pytest.mark.parametrize(
     "text, says",
     [
         ("[serve]\nquue = 1", "has quue; allowed: advertise, allow-anonymous"),
         ("[serve]\nqueue = 'many'", "queue"),
         ("[serve]\nqueue = -1", "queue"),
+        ("[serve]\nhttp-port = [1, 2]", "http-port in [serve] of"),
+        ("[serve]\nhttp-port = 2020-01-01", "is a date or time; allowed: one number"),
+        ("[serve]\ndatabase = ['very-secret']", "is a list; allowed: one number, one text"),
+        ("[serve]\nqueue = {a = 1}", "is a table; allowed"),
+        ("[serve]\nallow-origin = 'https://x'", "is one value; allowed: a list of texts"),
+        ("[serve]\nallow-origin = [['x']]", "is a list; allowed: a list of texts"),
         ("serve = 1", "is not a table"),
         ("[serve", "is not TOML"),
     ],
@@ -87,7 +126,7 @@ def test_a_file_that_is_wrong_is_refused(run, tmp_path, text, says):
 
     done = run("serve", "--config", path, "--show-config")
 
-    assert done.exit_code == 2 and says in done.output
+    assert done.exit_code == 2 and says in done.output and "very-secret" not in done.output
 
 
 def test_a_file_that_is_missing_is_refused(run, tmp_path):

@@ -9,7 +9,8 @@ import pytest
 
 import he_backend as he
 from he_backend.ckks.engines import available
-from he_backend.ckks.params import load_params
+from he_backend.ckks.params import check_params, load_params
+from he_backend.ckks.serial import TensorHeader
 from he_backend.errors import CapacityError, EngineError, HeError, ParameterError, ProtocolError
 from he_backend.graph.affine import AffineMap, Block
 from he_backend.inference import describe, planner
@@ -77,6 +78,55 @@ def test_the_table_says_who_holds_what_and_the_bytes_that_travel():
     table = describe.plan_table(task.plan, 64)
     assert "128-bit secure" in table and "server: all weights" in table and "3 rounds" not in table.split("\n")[3]
     assert json.dumps(figures)
+
+
+SMALL = [(1024, [20]), (2048, [25]), (2048, [20, 20]), (4096, [24, 30]), (4096, [20, 40, 40]), (8192, [20, 60, 60]), (16384, [22, 22])]
+
+
+@pytest.mark.parametrize("engine, packing", [("native", "auto"), ("native", "batch"), ("seal", "auto"), ("clear", "auto")])
+@pytest.mark.parametrize("degree, bits", SMALL)
+def test_small_primes_keep_what_they_promise_or_are_refused_in_planning(engine, packing, degree, bits, tmp_path):
+    program, rows, _ = digits(16)
+    literal = {"scheme_name": "HE_SEAL", "poly_modulus_degree": degree, "security_level": 128, "coeff_modulus": bits}
+    (tmp_path / "small.json").write_text(json.dumps(literal))
+    refused = engine == "seal" and (degree, bits) in [(1024, [20]), (2048, [20, 20]), (16384, [22, 22])]
+
+    if refused:
+        with pytest.raises(ParameterError, match="preset small: coeff_modulus: .* no usable precision: .*; take larger primes"):
+            make_plan(program, "id", "name", PlanSpec("id", engine, literal, packing, preset_name="small"))
+        return
+    report = he.infer(program, rows, engine=engine, preset=tmp_path / "small.json", packing=packing).report
+
+    print(f"{engine} {degree} {bits}: {report.bits_of_precision:.1f} reached, {report.expected_bits:.1f} promised")
+    assert report.bits_of_precision >= report.expected_bits > 0.0
+
+
+def test_an_answer_is_never_switched_above_the_ciphertexts_own_modulus():
+    for degree, bits in SMALL:
+        params = check_params({"poly_modulus_degree": degree, "coeff_modulus": bits})
+        plan = make_plan(digits(1)[0], "id", "name", PlanSpec("id", "native", params.literal(), bits=24)).client
+        assert all(plan.answer_moduli(this.index)[0] <= plan.modulus(this.index) for this in plan.rounds)
+
+
+@pytest.mark.parametrize("engine, packing", [("native", "batch"), ("native", "grid"), ("native", "product"), ("seal", "batch")])
+def test_a_plans_bytes_are_those_of_its_chunks_however_many_these_are(engine, packing, monkeypatch):
+    plan, headers = plan_of(engine=engine, packing=packing, model_type="CNN").client, []
+    each = make_schedule(plan, 10**6).rows
+
+    def counted(*given):
+        headers.append(given)
+        return TensorHeader(*given)
+
+    monkeypatch.setattr(describe, "TensorHeader", counted)
+
+    def sent(rows):
+        monkeypatch.setattr(describe, "make_schedule", lambda plan, _: Schedule(each))
+        return [(cost.bytes_up, cost.bytes_down) for cost in describe.round_costs(plan, rows)]
+
+    chunk, rest = np.array(sent(each)), np.array(sent(5))
+    assert np.array_equal(sent(3 * each + 5), 3 * chunk + rest) and np.array_equal(sent(2 * each), 2 * chunk)
+    headers.clear()
+    assert sent(10**12 * each)[0][0] == 10**12 * int(chunk[0][0]) and len(headers) == 2 * len(plan.rounds)
 
 
 @pytest.mark.parametrize("options, says", [({"packing": "other"}, "packing"), ({"bits": 3}, "bits"), ({"bits": "12"}, "bits")])

@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from he_backend.errors import EngineError, InputError, ModelError, NotFoundError, ParameterError
+from he_backend.server import model_files
 from he_backend.server import registry as registry_module
 from he_backend.server.registry import ModelRecord, Registry, canonical_type, default_root
 
@@ -280,6 +281,19 @@ def test_a_file_that_cannot_be_put_in_place_leaves_no_record(registry, monkeypat
     with pytest.raises(EngineError, match="cannot be written"):
         registry.add(b"1", "MLP", test=(X, Y))
     assert registry.list() == [] and files(registry) == {f"{blocked}.npz"}
+
+
+@pytest.mark.parametrize("fails", ["fsync", "replace"])
+def test_a_disk_that_is_full_is_told_without_the_servers_path_which_the_log_has(registry, monkeypatch, caplog, fails):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(model_files.os, fails, full)
+
+    with pytest.raises(EngineError, match="model folder cannot be written: No space left on device") as told:
+        registry.add(b"1", "MLP", test=(X, Y))
+
+    assert str(registry.root) not in str(told.value) and str(registry.root) in caplog.text
 
 
 @pytest.mark.parametrize(

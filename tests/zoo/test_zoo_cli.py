@@ -7,7 +7,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from he_backend.zoo.cli import train
+from he_backend.commands.train import train
 
 pytest.importorskip("torch")
 

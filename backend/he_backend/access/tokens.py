@@ -7,6 +7,7 @@ A token is `hnn_ID_SECRET`. SECRET has 256 random bits, so a plain SHA-256 of it
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import hmac
 import json
@@ -19,7 +20,7 @@ import threading
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Iterator, Mapping, Sequence
 
 from he_backend.access.callers import ROLES, USER, Caller
 from he_backend.errors import EngineError, NotFoundError, ParameterError, Unauthenticated
@@ -66,31 +67,33 @@ class TokenFile:
         """A new token, which is shown nowhere else; valid for `days` (0: until it is removed). Raises ParameterError."""
         token_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
         now = int(time.time())
-        tokens = self._read()
-        if any(one.name == name for one in tokens.values()):
-            raise ParameterError(f"name: {name!r} is taken; remove that token first or choose another name")
-        new = _checked(
-            {
-                "token_id": token_id,
-                "name": name,
-                "role": role,
-                "models": list(models),
-                "created": now,
-                "expires": now + 86_400 * _days(days) if days else 0,
-                "sha256": _hash(secret),
-            }
-        )
-        self._write([*tokens.values(), new])
+        with self._changing():
+            tokens = self._read()
+            if any(one.name == name for one in tokens.values()):
+                raise ParameterError(f"name: {name!r} is taken; remove that token first or choose another name")
+            new = _checked(
+                {
+                    "token_id": token_id,
+                    "name": name,
+                    "role": role,
+                    "models": list(models),
+                    "created": now,
+                    "expires": now + 86_400 * _days(days) if days else 0,
+                    "sha256": _hash(secret),
+                }
+            )
+            self._write([*tokens.values(), new])
         return f"hnn_{token_id}_{secret}"
 
     def remove(self, name: str) -> Token:
         """The token of that name, which is refused from now on; raises NotFoundError."""
-        tokens = self._read()
-        found = [one for one in tokens.values() if one.name == name]
-        if not found:
-            names = ", ".join(one.name for one in tokens.values()) or "none"
-            raise NotFoundError(f"there is no token {name[:80]!r} in {self.path}; it has {names}")
-        self._write([one for one in tokens.values() if one.name != name])
+        with self._changing():
+            tokens = self._read()
+            found = [one for one in tokens.values() if one.name == name]
+            if not found:
+                names = ", ".join(one.name for one in tokens.values()) or "none"
+                raise NotFoundError(f"there is no token {name[:80]!r} in {self.path}; it has {names}")
+            self._write([one for one in tokens.values() if one.name != name])
         return found[0]
 
     def check(self, token: str) -> Caller:
@@ -107,6 +110,32 @@ class TokenFile:
         if found.expires and time.time() >= found.expires:
             raise Unauthenticated(f"token {found.name!r} has expired; ask the service's operator for a new one (he-nn token add)")
         return found.caller
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Until it ends, no other process or thread changes the file: what is read here is what the next write replaces.
+
+        The lock is on a file beside it, because each write puts another file in the place of the first.
+        """
+        lock = self.path.with_name(f".{self.path.name}.lock")
+        try:
+            lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as problem:
+            raise self._unwritable(problem) from None
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            except OSError as problem:
+                raise self._unwritable(problem) from None
+            with self._lock:
+                self._seen = (None, {})  # two changes within one tick of the clock can look alike
+            yield
+        finally:
+            os.close(handle)
+
+    def _unwritable(self, problem: OSError) -> EngineError:
+        return EngineError(f"the token file {self.path} cannot be written: {problem.strerror}")
 
     def _read(self) -> dict[str, Token]:
         try:
@@ -139,7 +168,6 @@ class TokenFile:
         """The whole file at once, so that a service never reads half of it."""
         text = json.dumps({"tokens": [asdict(one) for one in tokens]}, indent=1)
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(prefix=".tokens", dir=str(self.path.parent))  # mode 0600
             try:
                 with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -152,7 +180,7 @@ class TokenFile:
                     os.unlink(temporary)
                 raise
         except OSError as problem:
-            raise EngineError(f"the token file {self.path} cannot be written: {problem.strerror}") from None
+            raise self._unwritable(problem) from None
 
 
 def default_tokens() -> Path:

@@ -92,9 +92,12 @@ def default_engine() -> str:
 
 
 @functools.lru_cache(maxsize=256)
-def answer_modulus(ring_degree: int, bits: int) -> int:
-    """The prime that answers of `bits` bits are switched to: the largest of that size that has a transform of this degree."""
-    return largest_primes(ring_degree, bits, 1)[0]
+def answer_modulus(ring_degree: int, bits: int, modulus: int) -> int:
+    """The prime that answers of `bits` bits are switched to: the largest of that size that has a transform of this degree.
+
+    Never more than the ciphertexts' own modulus, the product of the primes in use: to that, and not above, an answer can be switched.
+    """
+    return largest_primes(ring_degree, min(bits, modulus.bit_length()), 1, modulus)[0]
 
 
 def ready_map(
@@ -105,15 +108,16 @@ def ready_map(
     answer_bits is the size of the modulus that answers are switched to, by engines that do; transformed weights lie in `room`.
     """
     check_engine(engine)
+    modulus = math.prod(params.moduli[:level])
     if isinstance(linear, ProductMap):
         product = linear
         if engine == "native":
-            return NativeProduct(params, product, level, answer_modulus(params.ring_degree, answer_bits), threads, room)
+            return NativeProduct(params, product, level, answer_modulus(params.ring_degree, answer_bits, modulus), threads, room)
         if engine == "clear":
             return lambda tensor: clear_product(tensor, product)
         raise EngineError(f"engine {engine!r} does not multiply polynomials; take packing 'batch', or engine native")
     if engine == "native":
-        return NativeMap(params, linear, level, answer_modulus(params.ring_degree, answer_bits), threads)
+        return NativeMap(params, linear, level, answer_modulus(params.ring_degree, answer_bits, modulus), threads)
     if engine == "seal":
         if isinstance(linear, ShiftedMap):
             raise EngineError("engine 'seal' does not shift coefficients; take packing 'batch', or engine native")

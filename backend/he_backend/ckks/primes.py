@@ -31,16 +31,17 @@ def is_prime(n: int) -> bool:
     return True
 
 
-def largest_primes(ring_degree: int, bits: int, count: int) -> list[int]:
-    """The `count` largest primes of exactly `bits` bits that are 1 modulo 2 * ring_degree, largest first.
+def largest_primes(ring_degree: int, bits: int, count: int, most: int | None = None) -> list[int]:
+    """The `count` largest primes of exactly `bits` bits, and at most `most`, that are 1 modulo 2 * ring_degree, largest first.
 
     Raises ValueError when there are not as many.
     """
     step = 2 * ring_degree
-    value = ((1 << bits) - 1) // step * step + 1
+    top = (1 << bits) - 1 if most is None else min((1 << bits) - 1, most)
+    value = (top - 1) // step * step + 1
     found: list[int] = []
     while len(found) < count and value > 1 << (bits - 1):
-        if value < 1 << bits and is_prime(value):
+        if is_prime(value):
             found.append(value)
         value -= step
     if len(found) < count:

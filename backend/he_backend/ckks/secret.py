@@ -21,7 +21,7 @@ from he_backend.ckks.seal import SealContext
 from he_backend.ckks.tensor import CipherTensor, PackedTensor
 from he_backend.errors import CapacityError, EngineError, ProtocolError
 
-_SEAL_SCALE = 2.0**20  # at which SEAL decodes, whatever the scale is: it refuses one as large as the modulus
+_SEAL_SCALE = 2.0**10  # at which SEAL decodes, whatever the scale is: it refuses one as large as the modulus, which has 20 bits or more
 
 
 class SecretKey(Protocol):

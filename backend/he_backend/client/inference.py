@@ -18,7 +18,7 @@ from he_backend.client.rows import CheckedRows, check_rows, count_rows
 from he_backend.errors import EngineError, ProtocolError
 from he_backend.graph.steps import StepRunner
 from he_backend.inference.packing import make_packer
-from he_backend.inference.plan import DEFAULT_BITS, ClientPlan
+from he_backend.inference.plan import DEFAULT_BITS, ClientPlan, check_bits
 from he_backend.inference.schedule import DEFAULT_LANES, DEFAULT_MEMORY_BYTES, make_schedule
 from he_backend.inference.wire import plan_digest, plan_from_bytes
 from he_backend.protocol import messages
@@ -71,7 +71,7 @@ class Client:
         self._allow_insecure = allow_insecure
         self._params = None if preset == "auto" else load_params(preset, allow_insecure)
         self._minimise = minimise
-        self._packing, self._bits, self._threads, self._retry = packing, bits, threads or usable_cores(), retry
+        self._packing, self._bits, self._threads, self._retry = packing, check_bits(bits), threads or usable_cores(), retry
         self._progress, self._cancelled, self._memory_bytes = progress, cancelled, memory_bytes
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ import click
 from he_backend.bench import suite
 from he_backend.bench.charts import draw
 from he_backend.commands.options import errors_shown
+from he_backend.commands.targets import check_folder, writing
 
 _PARTS = ("primitives", "networks", "precision", "scaling")
 
@@ -24,12 +25,13 @@ _PARTS = ("primitives", "networks", "precision", "scaling")
 def bench(parts: tuple[str, ...], quick: bool, out: str, as_json: bool) -> None:
     """Measure PARTS (all by default): encryption, networks, precision against speed, scaling."""
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
 
     def say(line: str) -> None:
         click.echo(line, err=as_json)
 
     results: dict[str, list[dict[str, Any]]] = {}
+    with errors_shown():
+        check_folder("--out", out)
     say(suite.machine())
     with errors_shown(), tempfile.TemporaryDirectory() as scratch:
         for part in parts or _PARTS:
@@ -38,8 +40,11 @@ def bench(parts: tuple[str, ...], quick: bool, out: str, as_json: bool) -> None:
                 results[part] = suite.primitives(say, quick)
             else:
                 results[part] = getattr(suite, part)(say, quick, Path(scratch))
-    (folder / "results.json").write_text(json.dumps({"machine": suite.machine(), **results}, indent=1))
-    if {"networks", "precision", "scaling"} <= set(results) and draw(results, folder / "bench.png"):
+    with errors_shown(), writing("--out", out):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "results.json").write_text(json.dumps({"machine": suite.machine(), **results}, indent=1))
+        drawn = {"networks", "precision", "scaling"} <= set(results) and draw(results, folder / "bench.png")
+    if drawn:
         say(f"\nchart: {folder / 'bench.png'}")
     say(f"results: {folder / 'results.json'}")
     if as_json:

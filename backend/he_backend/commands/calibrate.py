@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from he_backend.commands.options import errors_shown
+from he_backend.commands.targets import check_folder, writing
 from he_backend.inference.cost import Costs, costs_path, save_costs
 
 _ECHO_BYTES = 16 << 20
@@ -28,11 +29,14 @@ def calibrate(out: str | None, threads: int, dry_run: bool, as_json: bool) -> No
         from he_backend.ckks.engines import check_engine, usable_cores
 
         check_engine("native")
-        measured = {**measure(threads or usable_cores()), "byte": _byte_nanoseconds()}
-        costs = Costs(**{name: round(value, 4) for name, value in measured.items()})
         path = Path(out) if out else costs_path()
         if not dry_run:
-            save_costs(costs, path)
+            check_folder("--out", str(path.parent))
+        measured = {**measure(threads or usable_cores()), "byte": _byte_nanoseconds()}
+        costs = Costs(**{name: round(value, 4) for name, value in measured.items()})
+        if not dry_run:
+            with writing("--out", path):
+                save_costs(costs, path)
     if as_json:
         click.echo(json.dumps(asdict(costs)))
         return

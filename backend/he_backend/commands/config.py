@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Collection, Mapping
 
 import click
-import sqlalchemy as sa
-from sqlalchemy.exc import ArgumentError
 
+from he_backend.database import shown_url
 from he_backend.errors import EngineError, ParameterError
 
 _OWN = ("config", "show_config", "help")
+_KINDS: Mapping[type, str] = {list: "a list", dict: "a table"}
 _SOURCES = {"COMMANDLINE": "flag", "ENVIRONMENT": "environment", "DEFAULT_MAP": "file"}
 
 
@@ -38,8 +38,11 @@ def config_context(prefix: str) -> dict[str, Any]:
     return {"auto_envvar_prefix": prefix}
 
 
-def read_config(path: str, section: str, names: Mapping[str, str]) -> dict[str, Any]:
-    """The settings in a table of a TOML file, by parameter; `names` maps option names to parameters. Raises ParameterError."""
+def read_config(path: str, section: str, names: Mapping[str, str], several: Collection[str] = ()) -> dict[str, Any]:
+    """The settings in a table of a TOML file, by parameter; `names` maps option names to parameters. Raises ParameterError.
+
+    Parameters in `several` take a list, the others one value.
+    """
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
@@ -55,6 +58,13 @@ def read_config(path: str, section: str, names: Mapping[str, str]) -> dict[str, 
     unknown = sorted(given.keys() - names.keys())
     if unknown:
         raise ParameterError(f"--config: [{section}] in {path} has {', '.join(unknown)}; allowed: {', '.join(sorted(names))}")
+    for name, value in given.items():
+        many = names[name] in several
+        one = isinstance(value, (str, int, float))
+        if not (many and isinstance(value, list) and all(isinstance(each, str) for each in value)) and (many or not one):
+            allowed = "a list of texts in quotes" if many else "one number, one text in quotes, true or false"
+            kind = _KINDS.get(type(value), "one value" if one else "a date or time")  # not the value: it may hold a password
+            raise ParameterError(f"--config: {name} in [{section}] of {path} is {kind}; allowed: {allowed}")
     return {names[name]: value for name, value in given.items()}
 
 
@@ -76,7 +86,8 @@ def _toml() -> tuple[Callable[[str], dict[str, Any]], type[Exception]]:
 def _read(context: click.Context, _: click.Parameter, path: str | None) -> None:
     if path:
         try:
-            context.default_map = read_config(path, context.command.name or "", option_names(context.command))
+            several = [str(one.name) for one in context.command.params if isinstance(one, click.Option) and one.multiple]
+            context.default_map = read_config(path, context.command.name or "", option_names(context.command), several)
         except (ParameterError, EngineError) as problem:
             raise click.UsageError(str(problem), context) from None
 
@@ -108,8 +119,5 @@ def option_names(command: click.Command) -> dict[str, str]:
 
 def _value(name: str, value: Any) -> str:
     if name.endswith("database"):
-        try:
-            value = sa.engine.make_url(value).render_as_string(hide_password=True)
-        except (ArgumentError, ValueError):
-            value = "***"
+        value = shown_url(value)
     return json.dumps(list(value) if isinstance(value, tuple) else value)  # JSON's texts, numbers and lists are TOML's too

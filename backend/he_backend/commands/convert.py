@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from he_backend.commands.options import errors_shown
+from he_backend.commands.targets import check_file, writing
 from he_backend.errors import EngineError, InputError, NotFoundError
 from he_backend.strategies import STRATEGIES, Conversion, Data, convert_by
 from he_backend.strategies.catalog import FRIENDLY, help_text
@@ -44,16 +45,15 @@ def convert(
 ) -> None:
     """Its help is `_HELP`."""
     with errors_shown():
+        check_file("--out", out)
         rows_file = data is not None and data.endswith(".npz")
         source, name, kind, dataset = source_of(model, None if rows_file else data)
         rows = _rows(data if rows_file else None, test, kind, dataset, strategy)
         shown = _show if sys.stderr.isatty() else None
         result = convert_by(strategy, source, rows, model_name=name, embeddings=embeddings, progress=shown, **tuning)
         if out is not None:
-            try:
+            with writing("--out", out):
                 Path(out).write_bytes(result.model)
-            except OSError as problem:
-                raise InputError(f"--out: {out} cannot be written: {problem.strerror}") from None
     click.echo(json.dumps(_figures(result, out)) if as_json else _text(result, out))
 
 

@@ -13,6 +13,7 @@ from he_backend import zoo
 from he_backend.bench.evaluation_chart import draw
 from he_backend.commands.infer import report_text
 from he_backend.commands.options import RunOptions, errors_shown, registry_database, run_options
+from he_backend.commands.targets import check_file, writing
 from he_backend.errors import EngineError, InputError, NotFoundError
 from he_backend.evaluation import MOST_ROWS, Evaluation, Measured, evaluate
 from he_backend.graph import Program, convert
@@ -59,6 +60,7 @@ def eval_command(
     with the package.
     """
     with errors_shown():
+        check_file("--png", png, [".png"])
         found = find(model, test, registry, registry_database)
         done = evaluate(
             found.program,
@@ -71,8 +73,11 @@ def eval_command(
             **options.arguments(),
         )
         values = {**found.names, **done.to_dict()}
-        if png and not draw(values, Path(png)):
-            raise EngineError("--png needs matplotlib: pip install 'he-nn[bench]'")
+        if png is not None:
+            with writing("--png", png):
+                drawn = draw(values, Path(png))
+            if not drawn:
+                raise EngineError("--png needs matplotlib: pip install 'he-nn[bench]'")
     click.echo(json.dumps(values) if options.as_json else text(done, found.names))
     if png and not options.as_json:
         click.echo(f"chart: {png}")

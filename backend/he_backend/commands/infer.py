@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import Any, Sequence
 
 import click
 import numpy as np
@@ -15,8 +14,10 @@ from he_backend.client.report import Report, Result
 from he_backend.client.rows import count_rows, load_rows
 from he_backend.commands.credentials import credential_options
 from he_backend.commands.options import RunOptions, errors_shown, run_options
+from he_backend.commands.targets import check_file, writing
 from he_backend.errors import InputError
 from he_backend.graph import convert
+from he_backend.graph.model import ValueSpec
 from he_backend.inference.describe import size_text
 from he_backend.local import infer as infer_local
 
@@ -35,13 +36,18 @@ from he_backend.local import infer as infer_local
 def infer(model: str, rows: str, server: str | None, credentials: Credentials, out: str | None, repeat: int, options: RunOptions) -> None:
     """Encrypted predictions of MODEL (an ONNX file) for ROWS (.npy, or .npz by input name)."""
     with errors_shown():
+        check_file("--out", out, [".npy", ".npz"])
         values = load_rows(rows)
         if server is None:
-            result = infer_local(convert(model), values, repeat=repeat, **options.arguments())
+            program = convert(model)
+            _check_outputs(program.outputs, out)
+            result = infer_local(program, values, repeat=repeat, **options.arguments())
         else:
             address, shown = _channel(server, credentials)
-            result = _infer_there(Client(address, credentials=shown, **options.arguments()), model, values, repeat)
-        _write(result, out)
+            result = _infer_there(Client(address, credentials=shown, **options.arguments()), model, values, repeat, out)
+        if out is not None:
+            with writing("--out", out):
+                _write(result, out)
     if options.as_json:
         click.echo(Report(**{**result.report.__dict__, "output": out}).to_json())
     else:
@@ -58,10 +64,11 @@ def _channel(server: str, credentials: Credentials) -> tuple[str, Credentials]:
     return service.ciphertext_address(), service.channel_credentials()
 
 
-def _infer_there(client: Client, model: str, values: Any, repeat: int) -> Result:
+def _infer_there(client: Client, model: str, values: Any, repeat: int, out: str | None) -> Result:
     """The run with the median time of `repeat` runs at a server."""
     try:
         task = client.prepare(model, count_rows(values))
+        _check_outputs(task.plan.outputs, out)
         runs = sorted((client.infer(task, values) for _ in range(repeat)), key=lambda run: run.report.seconds["total"])
         return runs[(len(runs) - 1) // 2]
     finally:
@@ -90,12 +97,14 @@ def report_text(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _write(result: Result, out: str | None) -> None:
-    if out is None:
-        return
-    if Path(out).suffix == ".npz":
+def _check_outputs(outputs: Sequence[ValueSpec], out: str | None) -> None:
+    """Raises InputError where one array would have to hold several outputs."""
+    if out is not None and not out.endswith(".npz") and len(outputs) != 1:
+        raise InputError(f"--out: the model has outputs {', '.join(one.name for one in outputs)}; give a file that ends in .npz")
+
+
+def _write(result: Result, out: str) -> None:
+    if out.endswith(".npz"):
         np.savez(out, **result.outputs)  # type: ignore[arg-type]
-    elif len(result.outputs) == 1:
-        np.save(out, result.output)
     else:
-        raise InputError(f"--out: the model has outputs {', '.join(result.outputs)}; give a file that ends in .npz")
+        np.save(out, result.output)

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from he_backend.commands.options import errors_shown
+from he_backend.commands.targets import check_folder, writing
 from he_backend.graph.card import TASKS
 from he_backend.zoo.tabular import read_table, save_table_model, train_table
 
@@ -35,8 +36,10 @@ def train_table_command(
     except ValueError:
         raise click.BadParameter(f"{hidden!r}; allowed: whole numbers with commas between them", param_hint="--hidden") from None
     with errors_shown():
+        check_folder("--out", out)
         model = train_table(read_table(file, label, ids), task or "", sizes, seed, epochs=epochs)
-        path = save_table_model(model, Path(out), name or Path(file).stem)
+        with writing("--out", out):
+            path = save_table_model(model, Path(out), name or Path(file).stem)
     if as_json:
         click.echo(json.dumps({"model": str(path), "test": str(path.with_suffix(".npz")), "card": asdict(model.card), **model.figures}))
         return

@@ -144,12 +144,13 @@ def _round_cost(plan: ClientPlan, index: int, rows: int) -> RoundCost:
 
     def payload(moduli: tuple[int, ...], count: int, mask: str, width_of: Callable[[int, int], int]) -> int:
         kind = "none" if plan.engine == "clear" else mask
-        total = 0
-        for start in range(0, rows, chunk):
-            part = min(chunk, rows - start)
-            header = TensorHeader(plan.engine, degree, moduli, False, plan.columns(index, part), count, width_of(index, part), kind)
-            total += header.payload_bytes
-        return total
+
+        def of_chunk(part: int) -> int:
+            columns = plan.columns(index, part)
+            return TensorHeader(plan.engine, degree, moduli, False, columns, count, width_of(index, part), kind).payload_bytes
+
+        whole, rest = divmod(rows, chunk)
+        return (whole * of_chunk(chunk) if whole else 0) + (of_chunk(rest) if rest else 0)
 
     return RoundCost(
         index,

@@ -14,6 +14,7 @@ import numpy as np
 
 from he_backend.ckks.engines import RoundMap, Traits, answer_modulus, tensor_moduli, traits
 from he_backend.ckks.params import Params
+from he_backend.errors import ParameterError
 from he_backend.graph.model import ValueSpec
 from he_backend.graph.program import Step
 from he_backend.inference.cost import Costs
@@ -142,7 +143,7 @@ class ClientPlan:
     def answer_moduli(self, index: int) -> tuple[int, ...]:
         """The moduli of the tensor that round `index` gets back."""
         bits = self.rounds[index].answer_bits
-        return (answer_modulus(self.params.ring_degree, bits),) if bits else self.sent_moduli(index)
+        return (answer_modulus(self.params.ring_degree, bits, self.modulus(index)),) if bits else self.sent_moduli(index)
 
     def answer_scale(self, index: int) -> float:
         """What switching the answer's modulus does to its scale: 1 without it."""
@@ -161,6 +162,13 @@ class ServerPlan:
     client: ClientPlan
     maps: tuple[RoundMap, ...]
     considered: Considered
+
+
+def check_bits(bits: Any) -> int:
+    """The precision wanted; raises ParameterError when it is outside what can be planned for."""
+    if type(bits) is not int or not MIN_BITS <= bits <= MAX_BITS:
+        raise ParameterError(f"bits: {bits!r}; allowed: {MIN_BITS} to {MAX_BITS} bits of precision")
+    return bits
 
 
 def rows_class(rows: int) -> int:

@@ -18,14 +18,13 @@ from he_backend.inference.grid import lay_out_grid
 from he_backend.inference.packing import ScaleRuns
 from he_backend.inference.plan import (
     GOALS,
-    MAX_BITS,
-    MIN_BITS,
     PACKINGS,
     ClientPlan,
     Layout,
     PlanSpec,
     RoundPlan,
     ServerPlan,
+    check_bits,
     rows_class,
     safe_scale,
 )
@@ -43,6 +42,7 @@ from he_backend.inference.precision import (
     step_margin,
     total_promise,
 )
+from he_backend.inference.probe import probe_of
 from he_backend.inference.product import lay_out
 from he_backend.inference.quantise import QuantisedMap, Statistics, absolute_errors, quantise, statistics
 from he_backend.inference.structure import Structure, find_structure
@@ -57,13 +57,12 @@ _OptionsAt = Callable[[int, int], Sequence[Sequence[Option]]]
 def make_plan(program: Program, model_id: str, model_name: str, spec: PlanSpec) -> ServerPlan:
     """The plan of a program under a spec.
 
-    Raises ParameterError for an unknown packing or goal or a precision outside 4 to 24 bits, CapacityError naming the round that does
-    not fit.
+    Raises ParameterError for an unknown packing or goal, a precision outside 4 to 24 bits, or primes too small for any precision,
+    CapacityError naming the round that does not fit.
     """
     if spec.packing not in (*PACKINGS, "auto"):
         raise ParameterError(f"packing: {spec.packing!r} is not known; allowed: auto, {', '.join(PACKINGS)}")
-    if type(spec.bits) is not int or not MIN_BITS <= spec.bits <= MAX_BITS:
-        raise ParameterError(f"bits: {spec.bits!r}; allowed: {MIN_BITS} to {MAX_BITS} bits of precision")
+    check_bits(spec.bits)
     if spec.goal not in GOALS:
         raise ParameterError(f"minimise: {spec.goal!r} is not known; allowed: {', '.join(GOALS)}")
     if spec.packing in ("grid", "product") and spec.engine not in COEFFICIENT_ENGINES:
@@ -82,6 +81,7 @@ def make_plan(program: Program, model_id: str, model_name: str, spec: PlanSpec) 
 
     if params is None:
         params = _auto_params(stats, options_at, spec, due)
+    probe_of(spec.engine, params)  # refused here, where every way to plan comes by, before anything is asked of a server
     prime_bits = _prime_bits(params)
     packings, choices = _choose_within(stats, options_at(params.ring_degree, prime_bits), params, spec, due)
     rounds: list[RoundPlan] = []
@@ -97,6 +97,7 @@ def make_plan(program: Program, model_id: str, model_name: str, spec: PlanSpec) 
         rounds.append(this)
         maps.append(linear)
         squares += error**2
+    _need_precision(squares, params, spec)
     client = ClientPlan(
         model_id,
         model_name,
@@ -112,6 +113,19 @@ def make_plan(program: Program, model_id: str, model_name: str, spec: PlanSpec) 
     )
     considered = tuple(_considered(survey.options[params.ring_degree], prime_bits) for survey in surveys)
     return ServerPlan(client, tuple(maps), considered)
+
+
+def _need_precision(squared_error: float, params: Params, spec: PlanSpec) -> None:
+    """Raises ParameterError where the noise is too near to the outputs' own size for predictions to mean anything."""
+    if promise(squared_error) >= 0.0:
+        return
+    errors = f"errors of about {math.sqrt(squared_error):.0%} of the outputs' size are to be expected with engine {spec.engine!r}"
+    if spec.preset == "auto":
+        raise ParameterError(f"preset auto: nothing that it picks from gives this network a usable precision: {errors}; split the network")
+    raise ParameterError(
+        f"preset {params.name}: coeff_modulus: {list(params.coeff_bits)} gives this network no usable precision: {errors}; take larger "
+        "primes, N11_L1, or preset auto, which picks them for the bits wanted"
+    )
 
 
 class _Survey(NamedTuple):
@@ -278,7 +292,9 @@ def _plan_round(
         map_.linear.multiplications,
         layout,
         tuple(_runs(factors) for factors in in_factors),
-        tuple(absolute_errors(stat, map_.weight_bits, modulus, noise_of(kind, params, answer_bits, way.packing)) for stat in stats),
+        tuple(
+            absolute_errors(stat, map_.weight_bits, modulus, noise_of(kind, params, modulus, way.packing, answer_bits)) for stat in stats
+        ),
     )
     if safe_scale(this, modulus, kind, params.ring_degree, tuple(1.0 for _ in segment.inputs)) < 1.0:
         if layout is not None and spec.packing == "auto":

@@ -59,7 +59,7 @@ def choose_round(stats: Sequence[Statistics], packing: Packing, params: Params, 
         modulus = math.prod(params.moduli[:level])
         if modulus.bit_length() > kind.most_modulus_bits:
             break
-        width, error = best_width(stats, modulus, noise_of(kind, params, modulus.bit_length(), packing), most_bits)
+        width, error = best_width(stats, modulus, noise_of(kind, params, modulus, packing), most_bits)
         if error < best.error:
             best = Choice(level, width, error)
         if promise(error**2) >= goal:
@@ -77,12 +77,12 @@ def total_promise(choices: Sequence[Choice]) -> float:
     return promise(sum(choice.error**2 for choice in choices))
 
 
-def noise_of(kind: Traits, params: Params, answer_bits: int, packing: Packing) -> Noise:
-    """The noise of rounds whose answers are switched to so many bits, or to the most that they can be."""
+def noise_of(kind: Traits, params: Params, modulus: int, packing: Packing, answer_bits: int = MAX_ANSWER_BITS) -> Noise:
+    """The noise of rounds whose answers are switched to so many bits, or to as many as can be."""
     factor = kind.noise_factor * packing.noise_factor
     if not kind.switches:
         return Noise(factor)
-    return Noise(factor, params.ring_degree, answer_modulus(params.ring_degree, min(MAX_ANSWER_BITS, answer_bits)))
+    return Noise(factor, params.ring_degree, answer_modulus(params.ring_degree, answer_bits, modulus))
 
 
 def choose_answers(
@@ -107,13 +107,13 @@ def choose_answer(
     def error(noise: Noise) -> float:
         return max((relative_error(stat, choice.width, modulus, noise) for stat in stats), default=0.0)
 
-    largest = noise_of(kind, params, modulus.bit_length(), packing)
+    largest = noise_of(kind, params, modulus, packing)
     if not kind.switches:
         return 0, error(largest)
     top = min(MAX_ANSWER_BITS, modulus.bit_length())
     due = min(due, promise(error(largest) ** 2) - SPARE_BITS)
     for size in range(params.ring_degree.bit_length() + _SPARE_ANSWER_BITS, top):
-        found = error(Noise(largest.factor, params.ring_degree, answer_modulus(params.ring_degree, size)))
+        found = error(Noise(largest.factor, params.ring_degree, answer_modulus(params.ring_degree, size, modulus)))
         if promise(found**2) >= due:
             return size, found
     return top, error(largest)

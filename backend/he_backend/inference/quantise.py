@@ -21,7 +21,7 @@ MIN_WEIGHT_BITS = 4
 # Encoding rounds in float64, so scaled inputs stay below this even where the modulus has room for more.
 LARGEST_SCALED = 2.0**52
 # Variance of SEAL's centered binomial error over 42 bits, and of rounding to an integer.
-_ERROR_VARIANCE, _ROUNDING_VARIANCE = 10.5, 1.0 / 12.0
+ERROR_VARIANCE, ROUNDING_VARIANCE = 10.5, 1.0 / 12.0
 # Assumed root mean square of the inputs relative to the largest: what expected precision is stated for.
 TYPICAL_RMS = 0.25
 
@@ -169,11 +169,11 @@ def absolute_errors(stat: Statistics, weight_bits: int, modulus: int, noise: Noi
         return 0.0, 0.0
     top = 2 ** (weight_bits - 1) - 1
     weights = (stat.mean_squares or stat.mean_peaks) + stat.mean_bias_weights
-    encryption = weights * noise.factor * (_ERROR_VARIANCE + _ROUNDING_VARIANCE)
+    encryption = weights * noise.factor * (ERROR_VARIANCE + ROUNDING_VARIANCE)
     switching = 0.0
     if noise.answer_modulus:
         # Rounding body and mask: the latter is multiplied by a ternary secret, of which two thirds are not zero.
-        variance = _ROUNDING_VARIANCE * (1.0 + 2.0 / 3.0 * noise.ring_degree)
+        variance = ROUNDING_VARIANCE * (1.0 + 2.0 / 3.0 * noise.ring_degree)
         switching = variance * stat.mean_peaks * (modulus / (noise.answer_modulus * top)) ** 2
     return math.sqrt(encryption + switching), math.sqrt(stat.mean_rounding / 12.0) / top
 

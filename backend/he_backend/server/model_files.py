@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import tempfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from he_backend.errors import EngineError, InputError
 
 Source = Union[bytes, str, "os.PathLike[str]"]
 TestSet = Union[Source, Tuple[np.ndarray, np.ndarray]]
+_log = logging.getLogger(__name__)
 
 
 def read_source(source: Source, what: str) -> bytes:
@@ -70,7 +72,7 @@ def write_temporary(folder: Path, data: bytes) -> Path:
             unlink(Path(name))
             raise
     except OSError as problem:
-        raise EngineError(f"the model folder {folder} cannot be written: {problem.strerror}") from None
+        raise _unwritable("the model folder", folder, problem) from None
     return Path(name)
 
 
@@ -79,7 +81,13 @@ def rename(temporary: Path, path: Path) -> None:
     try:
         os.replace(str(temporary), str(path))
     except OSError as problem:
-        raise EngineError(f"the file {path} cannot be written: {problem.strerror}") from None
+        raise _unwritable("a file of the model folder", path, problem) from None
+
+
+def _unwritable(what: str, path: Path, problem: OSError) -> EngineError:
+    # Callers of the HTTP API hear the error, and where the models lie is not for them.
+    _log.error("%s cannot be written: %s: %s", what, path, problem.strerror)
+    return EngineError(f"{what} cannot be written: {problem.strerror}; the log says where it is")
 
 
 def unlink(*paths: Path) -> None:

@@ -24,7 +24,7 @@ from he_backend.errors import EngineError, NotFoundError, NotPermitted, Protocol
 from he_backend.inference.cost import Costs, costs_path, load_costs
 from he_backend.inference.plan import ClientPlan, PlanSpec, rows_class
 from he_backend.inference.planner import make_plan
-from he_backend.inference.probe import ANSWER_BITS, probe_map
+from he_backend.inference.probe import ANSWER_BITS, probe_map, probe_of
 from he_backend.inference.selection import Selection
 from he_backend.inference.wire import plan_digest, plan_to_bytes
 from he_backend.protocol import messages
@@ -119,9 +119,10 @@ class CipherService:
         engine = self._engine(incoming.head.engine)
         params = check_params(_literal(incoming.head.preset_json), "of the environment test", self._allow_insecure)
         header = serial.read_header(incoming.head.header)
-        moduli = tensor_moduli(engine, params.moduli[:1])
+        level = probe_of(engine, params).level
+        moduli = tensor_moduli(engine, params.moduli[:level])
         serial.check_header(header, engine, params.ring_degree, moduli, probe_map().in_count, 1)
-        answer = ready_map(engine, params, probe_map(), 1, ANSWER_BITS)(read_tensor(header, incoming.blocks))
+        answer = ready_map(engine, params, probe_map(), level, ANSWER_BITS)(read_tensor(header, incoming.blocks))
         return messages.ProbeReply(serial.header_of(answer).to_bytes()), serial.to_pieces(answer)
 
     def _round(self, incoming: Incoming, call: _Call) -> Answer:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from he_backend.errors import HeError
+from he_backend.commands.options import errors_shown
+from he_backend.commands.targets import check_folder, writing
 from he_backend.zoo.activations import ACTIVATIONS
 from he_backend.zoo.saved import draw_curve, save
 from he_backend.zoo.train import Epoch
@@ -26,12 +27,12 @@ from he_backend.zoo.train import train as train_network
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def train(model_type: str, data: str, epochs: int | None, seed: int, activation: str | None, threads: int, out: str, as_json: bool) -> None:
     """Train a network of the zoo (MLP, CNN, AlexNet, RNN, BERT) and save it as ONNX, with its accuracy on held-out rows and its curve."""
-    try:
+    with errors_shown():
+        check_folder("--out", out)
         result = train_network(model_type, data, epochs, seed, _show if sys.stderr.isatty() else None, threads, activation)
-        path = save(result, Path(out))
-        drawn = draw_curve(result, path.with_suffix(".png"))
-    except HeError as problem:
-        raise click.ClickException(str(problem)) from problem
+        with writing("--out", out):
+            path = save(result, Path(out))
+            drawn = draw_curve(result, path.with_suffix(".png"))
     if as_json:
         click.echo(
             json.dumps(
