@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from onnx import helper, version_converter
 
 from he_backend.errors import ModelError
+from he_backend.graph.onnx_norms import plain_norms
 from he_backend.graph.onnx_recurrent import time_first
 from he_backend.graph.operators import is_undefined, operator_problems, opset_of
 
@@ -31,7 +32,7 @@ def read(source: Source) -> onnx.ModelProto:
     if len(model.functions):
         model = _inline(model)
     _check_operators(model)
-    model = time_first(_modern(model))
+    model = plain_norms(time_first(_modern(model)))
     _check_outputs(model)
     return model
 

@@ -19,13 +19,7 @@ from he_backend.graph.passes_attention import attention_to_products
 from he_backend.graph.passes_bounds import bounds_to_relu
 from he_backend.graph.passes_embedding import treat_tables
 from he_backend.graph.passes_movement import concatenate_within_rows, straighten_movement
-from he_backend.graph.passes_norm import (
-    batch_norm_to_scale,
-    group_norm_affine,
-    instance_norm_affine,
-    layer_norm_affine,
-    simplified_norm,
-)
+from he_backend.graph.passes_norm import batch_norm_to_scale, instance_norm_affine, layer_norm_affine, simplified_norm
 from he_backend.graph.passes_products import drop_zeros, einsum_to_matmul
 from he_backend.graph.passes_recurrent import unroll_recurrent
 from he_backend.graph.passes_select import select_early
@@ -277,7 +271,6 @@ PASSES: tuple[Pass, ...] = (
     simplified_norm,
     layer_norm_affine,
     instance_norm_affine,
-    group_norm_affine,
     drop_zeros,
     fold_weights,
     prelu_to_relu,
