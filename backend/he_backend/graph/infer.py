@@ -48,7 +48,7 @@ def with_shapes(graph: Graph) -> Graph:
 
 
 def _is_disputed(node: Node) -> bool:
-    """Whether ONNX and ONNX Runtime count the positions of the node's result differently: windows that begin beyond the input, asked sizes."""
+    """Whether ONNX and ONNX Runtime may count the positions of the node's result differently: windows that begin outside, asked sizes."""
     automatic = str(node.attribute("auto_pad", "NOTSET")) in ("SAME_UPPER", "SAME_LOWER")
     if node.op in ("MaxPool", "AveragePool", "LpPool"):
         kernel = node.attribute("kernel_shape")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -49,7 +49,7 @@ class _Writer:
         self.model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
-    def add(self, op: str, inputs: list[str], output: str = "", **attributes: float) -> str:
+    def add(self, op: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
         """The name of the new node's result."""
         count, first = len(self.model.graph.node), self.node.output[0]
         made = output or f"{first}/{op}{count}"

@@ -32,7 +32,9 @@ def split(graph: Graph) -> Program:
     chosen = replace(chosen, computed=_needed(graph, chosen, segments))
     step_nodes = _step_nodes(graph, places, chosen, levels, segments)
     crossing: set[str] = {*graph.inputs, *graph.outputs}
-    for part in (*segments, *step_nodes):
+    for segment in segments:
+        crossing.update(segment.inputs, segment.outputs)
+    for part in step_nodes:
         crossing.update(part.inputs, part.outputs)
     traces = traces_of(graph, sorted(crossing))
     program = Program(

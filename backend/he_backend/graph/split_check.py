@@ -12,7 +12,7 @@ import numpy as np
 from he_backend.errors import CapacityError, ModelError
 from he_backend.graph.affine import AffineMap, lower
 from he_backend.graph.model import Graph
-from he_backend.graph.program import Program, Segment
+from he_backend.graph.program import Program, Segment, Step
 
 _VALUES_AT_ONCE = 1 << 22  # gathered values held at a time
 # Of the sum of magnitudes that an element adds up: float32 rounds each by 6e-8, and layers multiplied into one add up in another order.
@@ -39,7 +39,7 @@ def _check_order(program: Program) -> None:
     """Every step and segment reads what was there before it."""
     known = {spec.name for spec in program.inputs}
     for index, step in enumerate(program.steps):
-        parts = [step, program.segments[index]] if index < len(program.segments) else [step]
+        parts: list[Step | Segment] = [step, *program.segments[index : index + 1]]
         for part in parts:
             missing = [name for name in part.inputs if name not in known]
             if missing:
