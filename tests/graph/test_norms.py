@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 
 from he_backend.graph import Reference, convert, run_program
 from he_backend.graph.steps import check_step
-from tests.graph.networks import NetworkBuilder, plain, rows_for
+from tests.graph.networks import OLD_RUNTIME, NetworkBuilder, plain, rows_for
 
 
 def answers_as_onnxruntime(model):
@@ -24,6 +25,10 @@ def answers_as_onnxruntime(model):
     return program
 
 
+GROUPS = pytest.mark.skipif(onnx.defs.onnx_opset_version() < 21, reason="this onnx has no GroupNormalization of opset 21")
+
+
+@GROUPS
 @pytest.mark.parametrize("opset", [18, 20, 21, 22])
 @pytest.mark.parametrize("shape", [(4,), (4, 3), (6, 3, 2)])
 @pytest.mark.parametrize("constants", ["initializers", "nodes"])
@@ -49,8 +54,8 @@ def test_group_normalisation(opset, shape, constants):
 @pytest.mark.parametrize("shift", [False, True])
 @pytest.mark.parametrize("axis", [1, -1])
 def test_layer_normalisation_after_a_sum(scale, learned, shift, axis):
-    if (axis == -1 and scale[0] == 4) or len(scale) > 2:
-        pytest.skip("a scale of that shape does not fit the axis")
+    if OLD_RUNTIME and (scale, axis) != ((5,), -1):
+        pytest.skip("old versions of ONNX Runtime do not run it, or not after a sum")
     net = NetworkBuilder((4, 5))
     start = net.value
     net.apply("Tanh")
@@ -61,9 +66,9 @@ def test_layer_normalisation_after_a_sum(scale, learned, shift, axis):
     answers_as_onnxruntime(net.model())
 
 
-@pytest.mark.parametrize("op", ["GroupNormalization", "LayerNormalization"])
+@pytest.mark.parametrize("op", [pytest.param("GroupNormalization", marks=GROUPS), "LayerNormalization"])
 def test_one_constant_may_be_scale_and_shift(op):
-    net = NetworkBuilder((4, 4), opset=21)
+    net = NetworkBuilder((4, 4), opset=21 if op.startswith("Group") else 17)
     both = net.weights(4)
     net.apply(op, both, both, **({"num_groups": 2} if op.startswith("Group") else {"axis": -1}))
     answers_as_onnxruntime(net.model())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 from he_backend.graph import convert, run_program
 from he_backend.graph.model import Node
 from he_backend.graph.movement import movement_indices
+from tests.graph.networks import OLD_RUNTIME
 
+OPSETS = [opset for opset in (10, 14, 18, 19, 22) if opset <= onnx.defs.onnx_opset_version()]
+DIFFERS = pytest.mark.skipif(OLD_RUNTIME, reason="old versions of ONNX Runtime pad otherwise in places; what they change is refused")
 WEIGHT = np.random.default_rng(3).standard_normal((2, 2, 1, 1)).astype(np.float32)
 
 
@@ -41,7 +45,8 @@ def plain(model, rows):
     quiet = onnxruntime.RunOptions()
     quiet.log_severity_level = 4
     try:
-        return onnxruntime.InferenceSession(model.SerializeToString(), options).run(None, {"x": rows}, quiet)[0]
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return session.run(None, {"x": rows}, quiet)[0]
     except Exception:  # noqa: BLE001 - attributes that it does not take
         return None
 
@@ -51,7 +56,7 @@ def agrees(nodes, constants, shape, opset):
     model = network(nodes, constants, shape, opset)
     rows = np.random.default_rng(0).standard_normal((2, *shape)).astype(np.float32)
     due = plain(model, rows)
-    if due is None or not due.size:
+    if due is None or not due.size or not np.isfinite(due).all():
         return None
     program = convert(model)
     got = run_program(program, rows)["z"]
@@ -104,7 +109,7 @@ def test_a_nearest_resize_stays_with_the_model_owner():
     fill=st.sampled_from([0.0, 1.0, 7.0]),
     antialias=st.booleans(),
     first=st.booleans(),
-    opset=st.sampled_from([11, 13, 18, 19]),
+    opset=st.sampled_from([11, *OPSETS[1:]]),
 )
 def test_every_resize_matches_onnxruntime(mode, coordinates, rounding, scales, fill, antialias, first, opset):
     attributes = {"mode": mode, "coordinate_transformation_mode": coordinates, "nearest_mode": rounding, "extrapolation_value": fill}
@@ -143,6 +148,7 @@ def test_a_transposed_convolution_pads_itself(mode, kernel, extra):
     assert transposed(False, (2, 5), 11, (kernel,), strides=[2], auto_pad=mode, output_padding=[extra])
 
 
+@DIFFERS
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_every_transposed_convolution_matches_onnxruntime(data):
@@ -168,18 +174,21 @@ POOLS = ["MaxPool", "AveragePool", "LpPool"]
 
 
 @pytest.mark.parametrize("op", POOLS)
-@pytest.mark.parametrize("opset", [10, 14, 18, 19, 22])
+@pytest.mark.parametrize("opset", OPSETS)
 @pytest.mark.parametrize("extent, kernel, stride", [(4, 1, 2), (5, 1, 2), (6, 2, 3), (2, 1, 3)])
 def test_a_pool_whose_last_window_would_begin_outside_has_one_less(op, opset, extent, kernel, stride):
     if op == "LpPool" and opset < 18:
         pytest.skip("LpPool has no ceil_mode before opset 18")
+    if op == "AveragePool" and OLD_RUNTIME:
+        pytest.skip("old versions of ONNX Runtime average nothing to NaN")
     assert around(op, "", {}, False, {"kernel_shape": [kernel], "strides": [stride], "ceil_mode": 1}, (2, extent), opset)
 
 
+@DIFFERS
 @settings(max_examples=800, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_every_pool_matches_onnxruntime(data):
-    op, opset = data.draw(st.sampled_from(POOLS)), data.draw(st.sampled_from([10, 14, 18, 19, 22]))
+    op, opset = data.draw(st.sampled_from(POOLS)), data.draw(st.sampled_from(OPSETS))
     spatial = data.draw(st.lists(st.integers(2, 7), min_size=1, max_size=2))
 
     def each(*choices):
