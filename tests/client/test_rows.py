@@ -31,6 +31,7 @@ def test_arrays_mappings_and_flat_rows_are_taken():
         (np.array([["a"]]), "the type is"),
         (np.zeros((0, 1, 4, 4)), "no rows"),
         ({"y": np.zeros((1, 1, 4, 4))}, "inputs x, y do not match"),
+        ([[1, 2], [3]], "input x: "),
     ],
 )
 def test_refusals(rows, says):
@@ -84,3 +85,31 @@ def test_a_file_is_read_slice_by_slice_whatever_its_layout(tmp_path):
 def test_a_value_that_the_type_cannot_hold_is_refused():
     with pytest.raises(InputError, match="1 of 2 rows"):
         check_rows(np.array([[1.0] * 16, [1e300] * 16]), IMAGE)
+
+
+@pytest.mark.parametrize(
+    "dtype, numbers, wrong",
+    [
+        ("uint8", [[300, 0], [255, 0], [0, -1]], 2),
+        ("int8", [[200, 0], [-128, 127], [0, 0]], 1),
+        ("int32", [[2**33 + 5, 0], [-(2**31), 0]], 1),
+        ("uint64", [[-1, 0], [2, 0]], 1),
+        ("int64", np.array([[2**63, 0], [5, 0]], np.uint64), 1),
+        ("bool", [[2, 0], [1, 0]], 1),
+        ("bool", [[0.5, 0], [1.0, 0.0]], 1),
+        ("float16", [[100000, 0], [65504, 0]], 1),
+    ],
+)
+def test_numbers_that_the_type_cannot_hold_are_refused_by_count(dtype, numbers, wrong):
+    specs = (ValueSpec("ids", (2,), dtype),)
+    with pytest.raises(InputError, match=f"input ids: {wrong} of {len(numbers)} rows"):
+        check_rows(np.array(numbers), specs)
+    fine = [row for row in np.array(numbers) if set(row) <= {0, 1}]
+    if fine:
+        assert np.array_equal(check_rows(np.array(fine), specs).slice(0, len(fine))["ids"], fine)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float16", "bool"])
+def test_booleans_are_numbers_of_every_type(dtype):
+    taken = check_rows(np.array([[True, False]]), (ValueSpec("ids", (2,), dtype),)).slice(0, 1)["ids"]
+    assert taken.dtype == dtype and np.array_equal(taken, [[1, 0]])

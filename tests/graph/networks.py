@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 17
+OLD_RUNTIME = tuple(int(part) for part in onnxruntime.__version__.split(".")[:2]) < (1, 20)
 
 
 class NetworkBuilder:
@@ -60,9 +61,12 @@ def rows_for(model, rows=3, seed=0):
     return np.random.default_rng(seed).standard_normal((rows, *shape)).astype(np.float32)
 
 
-def plain(model, rows):
-    """The first output of ONNX Runtime, which knows nothing of splitting."""
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+def plain(model, rows, optimise=True):
+    """The first output of ONNX Runtime, which knows nothing of splitting; `optimise` off where its fusions break the model."""
+    options = onnxruntime.SessionOptions()
+    if not optimise:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return session.run(None, {session.get_inputs()[0].name: rows})[0]
 
 

@@ -368,3 +368,32 @@ def test_what_is_wrong_with_shapes_and_what_is_wrong_with_operators_are_told_tog
         convert(_unsupported(inputs, nodes))
     assert {problem.node for problem in refusal.value.problems} == told
     assert all(problem.instead for problem in refusal.value.problems)
+
+
+@pytest.mark.parametrize("scale", [1e39, 1e100, 1e-40, 1e-300])
+def test_weights_of_float64_that_are_no_float32_are_refused_by_node(scale):
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"], "first"), helper.make_node("Add", ["h", "b"], ["y"], "second")]
+    constants = {"w": np.full((4, 2), scale), "b": np.full(2, scale)}
+    model = model_of(nodes, [("x", ["rows", 4], TensorProto.DOUBLE)], [("y", None, TensorProto.DOUBLE)], constants)
+    with pytest.raises(ModelError) as caught:
+        convert(model)
+    assert [problem.node for problem in caught.value.problems] == ["first", "second"]
+    assert all("no float32" in problem.reason for problem in caught.value.problems)
+
+
+def test_weights_of_float64_within_float32_run():
+    constants = {"w": np.array([[1e30, 0.0], [1e-30, 1e-300]])}  # what is far below the largest is rounded away anyway
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], "first")
+    assert convert(model_of([node], [("x", ["rows", 2], TensorProto.DOUBLE)], [("y", None, TensorProto.DOUBLE)], constants)).rounds == 1
+
+
+@pytest.mark.parametrize("op", ["Shape", "Size"])
+def test_an_output_of_sizes_is_refused_as_what_it_is(op):
+    net = NetworkBuilder((4,))
+    net.apply("Relu")
+    model = net.model()
+    model.graph.node.append(helper.make_node(op, ["x"], ["s"]))
+    model.graph.node.append(helper.make_node("Identity", ["s"], ["t"]))
+    model.graph.output.append(helper.make_tensor_value_info("t", TensorProto.INT64, None))
+    with pytest.raises(ModelError, match="'t' tells sizes of arrays and nothing of their values; remove it"):
+        convert(model)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from he_backend.errors import ModelError
-from he_backend.graph import infer, passes
+from he_backend.graph import convert, infer, passes, run_program
 from he_backend.graph.model import Node
 from he_backend.graph.onnx_import import import_onnx
-from tests.graph.networks import NetworkBuilder
+from he_backend.graph.steps import check_step
+from tests.graph.networks import NetworkBuilder, plain, rows_for
 
 
 def ops_of(net):
@@ -188,3 +189,93 @@ def test_shapes_are_known_for_every_value():
     graph = import_onnx(net.model())
     assert graph.shapes[graph.outputs[0]] == (1, 3, 4, 4)
     assert infer.check(graph, "again").shapes == graph.shapes
+
+
+def answers_as_onnxruntime(net):
+    """The network's program, after it was found to give what ONNX Runtime gives."""
+    model = net.model()
+    rows = rows_for(model)
+    program = convert(model)
+    got = run_program(program, rows)[program.outputs[0].name]
+    np.testing.assert_allclose(got, plain(model, rows), rtol=1e-4, atol=1e-5)
+    for step in program.steps:
+        if step.model:
+            check_step(step.model)
+    return program
+
+
+def zero_gamma(net, normalise):
+    """A normalisation whose learned scale is all zeros."""
+    if normalise == "BatchNormalization":
+        numbers = [np.zeros(3), np.array([1, -2, 3]), np.ones(3), np.ones(3)]
+        net.apply(normalise, *[net.constant(n.astype(np.float32)) for n in numbers])
+    else:
+        net.apply(normalise, net.constant(np.zeros(4, np.float32)), net.constant(np.float32([1, -2, 3, 0.5])), axis=-1)
+
+
+@pytest.mark.parametrize("normalise", ["BatchNormalization", "LayerNormalization"])
+@pytest.mark.parametrize("follows", [[], ["Relu"], ["Tanh", "MatMul"]])
+def test_a_branch_whose_scale_is_zero_is_a_constant_of_the_model_owner(normalise, follows):
+    net = NetworkBuilder((3, 4))
+    start = net.apply("Relu")
+    zero_gamma(net, normalise)
+    for op in follows:
+        net.apply(op, *([net.weights(4, 4)] if op == "MatMul" else []))
+    net.add("Add", [net.value, start], net.shape)
+    net.apply("MatMul", net.weights(4, 2), shape=(1, 3, 2))
+    program = answers_as_onnxruntime(net)
+    assert not any(ending in entry for entry in program.public_constants for ending in ("shift", "Mul"))
+
+
+@pytest.mark.parametrize("normalise", ["BatchNormalization", "LayerNormalization"])
+def test_an_output_that_zeros_make_constant_is_refused_by_name(normalise):
+    net = NetworkBuilder((3, 4))
+    net.apply("Relu")
+    zero_gamma(net, normalise)
+    net.apply("MatMul", net.weights(4, 2), shape=(1, 3, 2))
+    with pytest.raises(ModelError, match=f"output '{net.value}' is the same for every input"):
+        import_onnx(net.model())
+
+
+def test_one_folded_weight_stays_a_weight():
+    net = NetworkBuilder((1, 2))
+    start = net.apply("Relu")
+    numbers = [np.zeros(1), np.array([3.0]), np.ones(1), np.ones(1)]
+    net.apply("BatchNormalization", *[net.constant(n.astype(np.float32)) for n in numbers])
+    net.apply("Sigmoid")
+    net.add("Add", [net.value, start], net.shape)
+    program = answers_as_onnxruntime(net)
+    assert not program.public_constants
+
+
+def test_a_choice_between_data_and_weights_by_a_constant():
+    net = NetworkBuilder((4,))
+    net.apply("MatMul", net.weights(4, 3), shape=(1, 3))
+    net.add("Where", [net.constant(np.array([True, False, True])), net.value, net.weights(3)], (1, 3))
+    net.apply("MatMul", net.weights(3, 2), shape=(1, 2))
+    answers_as_onnxruntime(net)
+
+
+@pytest.mark.parametrize("op", ["Max", "Min"])
+@pytest.mark.parametrize(
+    "bounds",
+    [[0.5, -0.5, 0], [1e5, 2e5, 3e5], [1e6, 0.25, 1e6], [3.4e38, 3.4e38, 0.5], [3.4e38, 3.4e38, 3.4e38], [np.inf, 1e4, 0], [1e30] * 3],
+)
+@pytest.mark.parametrize("active", [False, True])
+def test_bounds_however_far(op, bounds, active):
+    net = NetworkBuilder((4,))
+    net.apply("MatMul", net.weights(4, 3), shape=(1, 3))
+    sign = -1 if (op == "Max") != active else 1
+    net.apply(op, net.constant((sign * np.array(bounds)).astype(np.float32)))
+    model = net.model()
+    rows = rows_for(model)
+    program = convert(model)
+    got, due = run_program(program, rows)[net.value], plain(model, rows)
+    np.testing.assert_allclose(got, due, rtol=1e-6, atol=1e-6)
+
+
+def test_many_far_bounds_look_like_weights_and_are_refused():
+    net = NetworkBuilder((20,))
+    net.apply("Max", net.constant(-np.arange(1e5, 1e5 + 20, dtype=np.float32)))
+    with pytest.raises(ModelError, match="20 weights"):
+        import_onnx(net.model())

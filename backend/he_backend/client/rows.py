@@ -93,7 +93,8 @@ def count_rows(rows: Any) -> int:
 def check_rows(rows: Any, specs: Sequence[ValueSpec]) -> CheckedRows:
     """Rows for a model's inputs: an array or RowFile [rows, *shape] for one input, or a mapping by input name.
 
-    Raises InputError naming the input for a wrong shape, a type that is not real numbers, NaN or infinity, or no rows at all.
+    Raises InputError naming the input for a wrong shape, a type that is not real numbers, NaN or infinity, numbers that the model's type
+    cannot hold, or no rows at all.
     """
     if not isinstance(rows, Mapping):
         if len(specs) != 1:
@@ -102,7 +103,7 @@ def check_rows(rows: Any, specs: Sequence[ValueSpec]) -> CheckedRows:
     wrong = sorted(set(rows) ^ {spec.name for spec in specs})
     if wrong:
         raise InputError(f"inputs {', '.join(wrong)} do not match the model's: {', '.join(spec.name for spec in specs)}")
-    sources = {name: source if isinstance(source, RowFile) else np.asarray(source) for name, source in rows.items()}
+    sources = {name: source if isinstance(source, RowFile) else _array(name, source) for name, source in rows.items()}
     for spec in specs:
         _check_source(sources[spec.name], spec)
     counts = {name: len(source) for name, source in sources.items()}
@@ -122,11 +123,34 @@ def _check_source(source: Any, spec: ValueSpec) -> None:
         raise InputError(f"input {spec.name}: the shape is {source.shape}; expected is (rows, {', '.join(map(str, spec.shape))})")
     if source.dtype.kind == "f" and np.dtype(spec.dtype).kind in "iu":
         raise InputError(f"input {spec.name}: the type is {source.dtype}; integers ({spec.dtype}) are expected")
-    if source.dtype.kind == "f":
-        bad = 0
-        for start in range(0, len(source), _ROWS_AT_ONCE):
-            with np.errstate(over="ignore"):  # what the type cannot hold becomes infinite, and is counted
-                part = np.asarray(source[start : start + _ROWS_AT_ONCE], dtype=spec.dtype)
-            bad += int((~np.isfinite(part.reshape(len(part), -1)).all(axis=1)).sum())
-        if bad:
-            raise InputError(f"input {spec.name}: {bad} of {len(source)} rows have NaN or infinity; mend or leave out these rows")
+    if spec.dtype == "bool":
+        says = "have numbers other than 0 and 1"
+    else:
+        says = "have NaN or infinity" if source.dtype.kind == "f" else f"have numbers that {spec.dtype} cannot hold"
+    bad = 0
+    for start in range(0, len(source), _ROWS_AT_ONCE):
+        fits = _fitting(source[start : start + _ROWS_AT_ONCE], np.dtype(spec.dtype))
+        bad += int((~fits.reshape(len(fits), -1).all(axis=1)).sum())
+    if bad:
+        raise InputError(f"input {spec.name}: {bad} of {len(source)} rows {says}; mend or leave out these rows")
+
+
+def _array(name: str, source: Any) -> np.ndarray:
+    """The rows as an array. Raises InputError when they are none."""
+    try:
+        return np.asarray(source)
+    except (ValueError, TypeError, OverflowError):
+        raise InputError(f"input {name}: the rows are no array of numbers; give every row the same shape") from None
+
+
+def _fitting(part: np.ndarray, wanted: np.dtype[Any]) -> np.ndarray:
+    """bool [rows, …]: which numbers are finite, and stay what they are, up to rounding, in the wanted type."""
+    if wanted.kind == "b":
+        return np.asarray((part == 0) | (part == 1))
+    if wanted.kind == "f":
+        with np.errstate(over="ignore"):  # what the type cannot hold becomes infinite
+            return np.isfinite(np.asarray(part, dtype=wanted))
+    if part.dtype.kind == "b":
+        return np.ones(part.shape, bool)
+    held, given = np.iinfo(wanted), np.iinfo(part.dtype)
+    return np.asarray((part >= max(held.min, given.min)) & (part <= min(held.max, given.max)))

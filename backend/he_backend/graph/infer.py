@@ -18,7 +18,9 @@ _SMALL = 4096  # constants of more elements are declared to shape inference with
 
 
 def with_shapes(graph: Graph) -> Graph:
-    """The graph with shapes and types of all its values. Values that ONNX's shape inference leaves open are measured by running it once.
+    """The graph with shapes and types of all its values, as ONNX Runtime makes them.
+
+    Values that ONNX's shape inference leaves open, or of which it thinks otherwise than ONNX Runtime, are measured by running it once.
 
     Raises ModelError when a value's shape cannot be known.
     """
@@ -27,22 +29,44 @@ def with_shapes(graph: Graph) -> Graph:
     for name in graph.inputs:
         shapes[name], dtypes[name] = graph.shapes[name], graph.dtypes[name]
     wanted = [output for node in graph.nodes for output in node.outputs if output]
-    found_shapes, found_types = _inferred(graph, shapes, dtypes)
-    open_values = [name for name in wanted if name not in found_shapes]
-    shapes.update(found_shapes)
-    dtypes.update(found_types)
-    if open_values:
-        values = _measured(graph, open_values)
+
+    def measure(names: Sequence[str]) -> None:
+        values = _measured(graph, names)
         shapes.update({name: tuple(value.shape) for name, value in values.items()})
         dtypes.update({name: str(value.dtype) for name, value in values.items()})
+
+    disputed = [output for node in graph.nodes if _is_disputed(node) for output in node.outputs if output]
+    if disputed:
+        measure(disputed)
+    found_shapes, found_types = _inferred(graph, shapes, dtypes, disputed)
+    shapes.update(found_shapes)
+    dtypes.update(found_types)
+    open_values = [name for name in wanted if name not in shapes]
+    if open_values:
+        measure(open_values)
     return replace(graph, shapes=shapes, dtypes=dtypes)
 
 
-def _inferred(graph: Graph, shapes: Mapping[str, Shape], dtypes: Mapping[str, str]) -> tuple[dict[str, Shape], dict[str, str]]:
+def _is_disputed(node: Node) -> bool:
+    """Whether ONNX and ONNX Runtime may count the positions of the node's result differently: windows that begin outside, asked sizes."""
+    automatic = str(node.attribute("auto_pad", "NOTSET")) in ("SAME_UPPER", "SAME_LOWER")
+    if node.op in ("MaxPool", "AveragePool", "LpPool"):
+        kernel = node.attribute("kernel_shape")
+        strides = node.attribute("strides", ()) or (1,) * len(kernel)
+        usual = max(node.attribute("dilations", ()) or (1,)) == 1 and all(s <= k for s, k in zip(strides, kernel))
+        return bool(node.attribute("ceil_mode", 0)) or (automatic and not usual)
+    return node.op == "ConvTranspose" and (automatic or bool(node.attribute("output_shape", ())))
+
+
+def _inferred(
+    graph: Graph, shapes: Mapping[str, Shape], dtypes: Mapping[str, str], measured: Sequence[str]
+) -> tuple[dict[str, Shape], dict[str, str]]:
+    """What ONNX infers of the values, given those `measured`: the nodes that make them are left out."""
     large = {k for k, v in graph.constants.items() if v.size > _SMALL or v.dtype.kind == "f"}
-    inputs = [(name, shapes[name], dtypes[name]) for name in (*graph.inputs, *sorted(large))]
+    inputs = [(name, shapes[name], dtypes[name]) for name in (*graph.inputs, *sorted(large), *measured)]
     small = {k: v for k, v in graph.constants.items() if k not in large}
-    proto = to_proto(graph.nodes, inputs, [], small, graph.opset, graph.name)
+    nodes = [node for node in graph.nodes if not set(measured).intersection(node.outputs)]
+    proto = to_proto(nodes, inputs, [], small, graph.opset, graph.name)
     try:
         proto = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
     except Exception as error:
@@ -60,7 +84,7 @@ def _inferred(graph: Graph, shapes: Mapping[str, Shape], dtypes: Mapping[str, st
 
 def _measured(graph: Graph, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Values of one run on random input; an operator whose result is not an array stops it with a ModelError."""
-    proto = graph_to_proto(graph, names)
+    proto = graph_to_proto(drop_dead(replace(graph, outputs=tuple(names))), names)
     for value in proto.graph.output:
         value.ClearField("type")
     feeds = runtime.random_feeds([(n, graph.shapes[n], graph.dtypes[n]) for n in graph.inputs])

@@ -40,7 +40,11 @@ def movement_indices(
     outputs = [name for name in node.outputs if name]
     model = to_proto([node], [(operand, shapes[operand], dtype)], [(n, None, dtype) for n in outputs], fixed, opset)
     moved = runtime.run(model.SerializeToString(), {operand: numbers}, outputs)
-    return [np.rint(value).astype(np.int64).ravel() - 1 for value in moved]
+    found = [value.astype(np.int64).ravel() for value in moved]
+    for value, whole in zip(moved, found):
+        assert np.array_equal(value.ravel(), whole), f"node {node.name} ({node.op}) computes with the elements that it should move"
+        assert not whole.size or (whole.min() >= 0 and whole.max() <= count), f"node {node.name} ({node.op}) makes elements of its own"
+    return [whole - 1 for whole in found]
 
 
 def _fill(node: Node) -> str:
@@ -60,8 +64,13 @@ def broadcast_indices(shape: Shape, wanted: Shape) -> np.ndarray:
     return np.broadcast_to(np.arange(size_of(shape), dtype=np.int64).reshape(shape), wanted).ravel()
 
 
-def fills_with_zeros(node: Node, constants: Mapping[str, np.ndarray]) -> bool:
-    """Whether a Pad or Trilu leaves nothing but input elements and zeros (other movement operators always do)."""
+def only_moves(node: Node, constants: Mapping[str, np.ndarray]) -> bool:
+    """Whether a movement operator leaves nothing but input elements and zeros: a Pad may fill in numbers, a Resize interpolate."""
+    if node.op in ("Resize", "Upsample"):
+        if str(node.attribute("mode", "nearest")) != "nearest" or node.attribute("antialias", 0):
+            return False
+        cropped = str(node.attribute("coordinate_transformation_mode", "")) == "tf_crop_and_resize"
+        return not (cropped and node.attribute("extrapolation_value", 0.0))
     if node.op != "Pad":
         return True
     if str(node.attribute("mode", "constant")) != "constant":

@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from onnx import helper, version_converter
 
 from he_backend.errors import ModelError
+from he_backend.graph.onnx_norms import plain_norms
 from he_backend.graph.onnx_recurrent import time_first
 from he_backend.graph.operators import is_undefined, operator_problems, opset_of
 
@@ -18,6 +19,7 @@ Source = Union[str, "os.PathLike[str]", bytes, bytearray, onnx.ModelProto]
 MAX_MODEL_BYTES = 1 << 30
 OLDEST_OPSET = 7
 _STANDARD = ("", "ai.onnx")
+_SIZES = ("Shape", "Size")
 
 
 def read(source: Source) -> onnx.ModelProto:
@@ -31,21 +33,27 @@ def read(source: Source) -> onnx.ModelProto:
     if len(model.functions):
         model = _inline(model)
     _check_operators(model)
-    model = time_first(_modern(model))
+    model = plain_norms(time_first(_modern(model)))
     _check_outputs(model)
     return model
 
 
 def _check_outputs(model: onnx.ModelProto) -> None:
-    """Every output must depend on an input (a subgraph may read any value, so nodes with one count as dependent)."""
+    """Every output must depend on an input's values (a subgraph may read any value, so nodes with one count as dependent)."""
     reached = {value.name for value in model.graph.input}
+    sized: set[str] = set()  # what depends on their sizes alone
     for node in model.graph.node:
         nested = any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute)
-        if nested or reached.intersection(node.input):
+        if node.op_type in _SIZES and node.domain in _STANDARD:
+            sized.update(node.output)
+        elif nested or reached.intersection(node.input):
             reached.update(node.output)
+        elif sized.intersection(node.input):
+            sized.update(node.output)
     fixed = [value.name for value in model.graph.output if value.name not in reached]
     if fixed and len(model.graph.input):
-        raise ModelError(f"output {fixed[0]!r} does not depend on any input; remove it from the model")
+        reason = "tells sizes of arrays and nothing of their values" if fixed[0] in sized else "does not depend on any input"
+        raise ModelError(f"output {fixed[0]!r} {reason}; remove it from the model")
 
 
 def _bytes(source: Any) -> bytes:

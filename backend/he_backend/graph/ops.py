@@ -18,7 +18,8 @@ WEIGHTED = frozenset(["Conv", "ConvTranspose", "MatMul"])
 # Elementwise and affine in each operand alone; with a constant operand a scale or a shift.
 ARITHMETIC = frozenset(["Add", "Sub", "Mul", "Neg", "Sum"])
 
-# Outputs are input elements moved, repeated or dropped (or zeros); `True` when no element may be repeated.
+# Outputs are input elements moved, repeated or dropped (or zeros), unless `movement.only_moves` says otherwise; `True` when no element
+# may be repeated.
 MOVEMENT = {
     "Identity": True, "Reshape": True, "Flatten": True, "Squeeze": True, "Unsqueeze": True, "Transpose": True, "Slice": True,
     "Split": True, "Concat": True, "DepthToSpace": True, "SpaceToDepth": True, "Trilu": True, "Pad": False, "Expand": False,

@@ -10,23 +10,20 @@ from typing import Callable, Sequence
 
 import numpy as np
 
+from he_backend.errors import ModelError
 from he_backend.graph import infer, ops, runtime
 from he_backend.graph.element_types import element_type
 from he_backend.graph.model import Graph, Node
 from he_backend.graph.onnx_export import to_proto
 from he_backend.graph.passes_attention import attention_to_products
+from he_backend.graph.passes_bounds import bounds_to_relu
 from he_backend.graph.passes_embedding import treat_tables
 from he_backend.graph.passes_movement import concatenate_within_rows, straighten_movement
-from he_backend.graph.passes_norm import (
-    batch_norm_to_scale,
-    group_norm_affine,
-    instance_norm_affine,
-    layer_norm_affine,
-    simplified_norm,
-)
+from he_backend.graph.passes_norm import batch_norm_to_scale, instance_norm_affine, layer_norm_affine, simplified_norm
 from he_backend.graph.passes_products import drop_zeros, einsum_to_matmul
 from he_backend.graph.passes_recurrent import unroll_recurrent
 from he_backend.graph.passes_select import select_early
+from he_backend.graph.problems import holds_weights
 from he_backend.graph.rewriting import Workbench, replace_nodes
 
 _MASK_BELOW = -1e4  # an added constant this low silences a score before a softmax: a mask, not a weight
@@ -34,18 +31,50 @@ _MASK_BELOW = -1e4  # an added constant this low silences a score before a softm
 
 def fold_constants(graph: Graph) -> Graph:
     """y = f(constants)   ->   y is a constant. What ONNX Runtime adds after its own folding, such as casts of float16 weights."""
-    known = dict(graph.constants)
-    foldable: list[Node] = []
+    return _folded(graph, _made_of_constants(graph))
+
+
+def fold_weights(graph: Graph) -> Graph:
+    """y = f(weights, constants)   ->   y is a weight, where the rewrites before left no data: a scale of zeros, a choice among weights.
+
+    What they made of public constants alone (a mask as booleans, the ones of a normalisation) stays a node that a client step may hold.
+    """
+    heavy = {name for name in graph.constants if holds_weights(graph, name)}
+    foldable = []
+    for node in _made_of_constants(graph):
+        if heavy.intersection(node.inputs):
+            foldable.append(node)
+            heavy.update(name for name in node.outputs if name)
+    made = {name for node in foldable for name in node.outputs if graph.dtypes.get(name, "").startswith("float")}
+    return replace(_folded(graph, foldable), weights=graph.weights | made) if foldable else graph
+
+
+def _made_of_constants(graph: Graph) -> list[Node]:
+    """The nodes whose operands are constants, or made of constants."""
+    known = set(graph.constants)
+    found = []
     for node in graph.nodes:
         fixed = [name for name in node.inputs if name]
-        if fixed and all(name in known for name in fixed) and ops.refusal(node.op) is None:
-            foldable.append(node)
-            known.update((name, np.empty(0)) for name in node.outputs if name)
+        if fixed and known.issuperset(fixed) and ops.refusal(node.op) is None:
+            found.append(node)
+            known.update(name for name in node.outputs if name)
+    return found
+
+
+def _folded(graph: Graph, foldable: Sequence[Node]) -> Graph:
+    """The graph with the results of these nodes, which read constants and each other's results or those of free nodes, as constants.
+
+    Raises ModelError for an output that then is a constant.
+    """
     if not foldable:
         return graph
     names = [name for node in foldable for name in node.outputs if name]
+    fixed = [name for name in graph.outputs if name in names]
+    if fixed:
+        raise ModelError(f"output {fixed[0]!r} is the same for every input; remove it from the model")
+    makers = _made_of_constants(graph)  # also those that stay
     outputs: list[tuple[str, None, str]] = [(name, None, graph.dtypes[name]) for name in names]
-    model = to_proto(foldable, [], outputs, graph.constants, graph.opset)
+    model = to_proto(makers, [], outputs, graph.constants, graph.opset)
     values = runtime.run(model.SerializeToString(), {}, names)
     return graph.with_nodes([node for node in graph.nodes if node not in foldable], {**graph.constants, **dict(zip(names, values))})
 
@@ -172,29 +201,6 @@ def mask_to_choice(graph: Graph) -> Graph:
     return replace_nodes(graph, ["Add"], rule)
 
 
-def bounds_to_relu(graph: Graph) -> Graph:
-    """Max(x, c) -> Relu(x − c) + c;   Min(x, c) -> c − Relu(c − x), where c is a weight."""
-
-    def rule(bench: Workbench) -> Sequence[Node] | None:
-        if len(bench.node.inputs) != 2 or not (bench.is_weight(0) or bench.is_weight(1)):
-            return None
-        position = 0 if bench.is_weight(0) else 1
-        bound, free = bench.value(position), bench.node.inputs[1 - position]
-        assert bound is not None
-        negated = bench.constant("negated", -bound, True)
-        if bench.node.op == "Max":
-            over = bench.make("Add", [free, negated])
-            cut = bench.make("Relu", over.outputs)
-            return [over, cut, bench.make("Add", [cut.outputs[0], bench.node.inputs[position]], bench.node.outputs[0])]
-        over = bench.make("Add", [free, negated])
-        flipped = bench.make("Neg", over.outputs)
-        cut = bench.make("Relu", flipped.outputs)
-        back = bench.make("Neg", cut.outputs)
-        return [over, flipped, cut, back, bench.make("Add", [back.outputs[0], bench.node.inputs[position]], bench.node.outputs[0])]
-
-    return replace_nodes(graph, ["Max", "Min"], rule)
-
-
 def compare_with_zero(graph: Graph) -> Graph:
     """x > c -> (x − c) > 0, likewise < >= <= and c on the left, where c is a weight."""
 
@@ -265,13 +271,16 @@ PASSES: tuple[Pass, ...] = (
     simplified_norm,
     layer_norm_affine,
     instance_norm_affine,
-    group_norm_affine,
+    drop_zeros,
+    fold_weights,
     prelu_to_relu,
     mask_to_choice,
     bounds_to_relu,
     compare_with_zero,
     choice_with_weights,
+    fold_weights,
     drop_zeros,
+    fold_weights,
     subtract_and_divide,
     concatenate_within_rows,
     straighten_movement,

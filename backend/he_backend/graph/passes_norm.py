@@ -33,14 +33,21 @@ def batch_norm_to_scale(graph: Graph) -> Graph:
 
 
 def layer_norm_affine(graph: Graph) -> Graph:
-    """LayerNormalization(x; γ, β)   ->   LayerNormalization(x; ones, –)·γ + β. RMSNormalization likewise."""
+    """LayerNormalization(x; γ, β)   ->   LayerNormalization(x; ones, –)·γ + β. RMSNormalization likewise.
+
+    The ones are written out: ONNX Runtime fuses an Add before the node, and the fused node takes no scale of one element.
+    """
 
     def rule(bench: Workbench) -> Sequence[Node] | None:
         node, scale = bench.node, bench.value(1)
         shift = bench.value(2)
-        if scale is None or (bench.name(2) and shift is None) or not (scale.size > 1 or np.any(scale != 1) or bench.name(2)):
+        if scale is None or (bench.name(2) and shift is None):
             return None
-        ones = _filled(bench, scale.shape, 1.0)
+        rank = len(bench.shape(0))
+        whole = bench.shape(0)[int(node.attribute("axis", -1)) % rank :]
+        if scale.size == 1 and np.all(scale == 1) and not bench.name(2) and scale.shape == whole:
+            return None
+        ones = _filled(bench, whole, 1.0)
         return _with_affine(bench, [ones], [node.inputs[0], ones.outputs[0]], scale, shift)
 
     return replace_nodes(graph, ["LayerNormalization", "RMSNormalization"], rule)
@@ -77,29 +84,12 @@ def instance_norm_affine(graph: Graph) -> Graph:
         scale, shift = bench.value(1), bench.value(2)
         if scale is None or shift is None or (scale.size == 1 and np.all(scale == 1) and not np.any(shift)):
             return None
-        return _channel_affine(bench, scale, shift, scale.shape)
+        ones, zeros = _filled(bench, scale.shape, 1.0, "ones"), _filled(bench, scale.shape, 0.0, "zeros")
+        shape = (-1,) + (1,) * (len(bench.shape(0)) - 2)
+        operands = [bench.node.inputs[0], ones.outputs[0], zeros.outputs[0]]
+        return _with_affine(bench, [ones, zeros], operands, scale.reshape(shape), shift.reshape(shape))
 
     return replace_nodes(graph, ["InstanceNormalization"], rule)
-
-
-def group_norm_affine(graph: Graph) -> Graph:
-    """GroupNormalization(x; γ, β)   ->   GroupNormalization(x; ones, zeros)·γ + β. Opset 18 has γ, β per group, 21 per channel."""
-
-    def rule(bench: Workbench) -> Sequence[Node] | None:
-        scale, shift = bench.value(1), bench.value(2)
-        if scale is None or shift is None:
-            return None
-        each = bench.shape(0)[1] // scale.size
-        return _channel_affine(bench, np.repeat(scale, each), np.repeat(shift, each), scale.shape)
-
-    return replace_nodes(graph, ["GroupNormalization"], rule)
-
-
-def _channel_affine(bench: Workbench, scale: np.ndarray, shift: np.ndarray, held: Sequence[int]) -> Sequence[Node]:
-    ones, zeros = _filled(bench, held, 1.0, "ones"), _filled(bench, held, 0.0, "zeros")
-    shape = (-1,) + (1,) * (len(bench.shape(0)) - 2)
-    operands = [bench.node.inputs[0], ones.outputs[0], zeros.outputs[0]]
-    return _with_affine(bench, [ones, zeros], operands, scale.reshape(shape), shift.reshape(shape))
 
 
 def _filled(bench: Workbench, shape: Sequence[int], value: float, suffix: str = "ones") -> Node:

@@ -15,7 +15,7 @@ import numpy as np
 from he_backend.graph import ops, sparse
 from he_backend.graph.lowering import reduced_axes
 from he_backend.graph.model import Graph, Node, Shape, size_of
-from he_backend.graph.movement import fills_with_zeros, repeats_elements
+from he_backend.graph.movement import only_moves, repeats_elements
 from he_backend.graph.problems import holds_weights
 
 TRIP = 64  # multiply-adds that cost about as much as sending one more value to the client and back
@@ -71,7 +71,7 @@ def moves_data(graph: Graph, node: Node) -> bool:
     """Whether the node only moves elements of its first operand, filling in nothing but zeros."""
     if node.op not in ops.MOVEMENT or node.op == "Concat" or data_operands(graph, node) != node.inputs[:1]:
         return False
-    return fills_with_zeros(node, graph.constants)
+    return only_moves(node, graph.constants)
 
 
 @dataclass(frozen=True)

@@ -43,13 +43,29 @@ def _problem(graph: Graph, node: Node) -> ops.Refusal | None:
     odd = [n for n in (*node.inputs, *node.outputs) if n and np.dtype(graph.dtypes.get(n, "float32")).kind not in "fiub"]
     if odd:
         return ops.Refusal(f"value {odd[0]} is {graph.dtypes[odd[0]]}, not a real number", "split complex or text values off before export")
-    return _weights_out_of_place(graph, node)
+    return _weights_out_of_range(graph, node) or _weights_out_of_place(graph, node)
 
 
 def holds_weights(graph: Graph, name: str) -> bool:
     """Whether this is a constant that may not leave the model owner."""
     value = graph.constants.get(name) if name not in graph.public_tables else None
     return value is not None and value.dtype.kind == "f" and (value.size > 1 or name in graph.weights)
+
+
+def _weights_out_of_range(graph: Graph, node: Node) -> ops.Refusal | None:
+    """Weights of float64 models that do not fit the float32 in which the data owner gets its answers."""
+    for name in node.inputs:
+        value = graph.constants.get(name)
+        if value is None or value.dtype != np.float64 or not (holds_weights(graph, name) or node.op in ops.WEIGHTED | ops.ARITHMETIC):
+            continue
+        sizes = np.abs(value[np.isfinite(value)])
+        limits, largest = np.finfo(np.float32), float(sizes.max(initial=0.0))
+        if largest > float(limits.max) or 0.0 < largest < float(limits.tiny):
+            return ops.Refusal(
+                f"its weights ({name}) are as {'large' if largest > 1 else 'small'} as {largest:.0e}, which is no float32, and answers are",
+                "scale the layer, or export the model in float32",
+            )
+    return None
 
 
 def _weights_out_of_place(graph: Graph, node: Node) -> ops.Refusal | None:

@@ -15,11 +15,12 @@ from he_backend.graph.model import Graph, Node, row_shape, size_of
 from he_backend.graph.placement import Expression, Place, data_operands, moves_data, place
 from he_backend.graph.problems import problems_of
 from he_backend.graph.program import Program, Segment, Step
-from he_backend.graph.step_models import StepNodes, build_steps, public_constants
+from he_backend.graph.split_check import check_program
+from he_backend.graph.step_models import StepNodes, build_steps, public_constants, traces_of
 
 
 def split(graph: Graph) -> Program:
-    """The network as a Program. Raises ModelError whose `problems` lists every node that cannot be split."""
+    """The network as a Program, compared with ONNX Runtime. Raises ModelError whose `problems` lists every node that cannot be split."""
     problems = problems_of(graph)
     if problems:
         raise ModelError(f"the model {graph.name!r} cannot run encrypted:", problems)
@@ -30,24 +31,26 @@ def split(graph: Graph) -> Program:
     segments = _segments(graph, places, chosen, levels)
     chosen = replace(chosen, computed=_needed(graph, chosen, segments))
     step_nodes = _step_nodes(graph, places, chosen, levels, segments)
-    steps = build_steps(graph, step_nodes)
     crossing: set[str] = {*graph.inputs, *graph.outputs}
     for segment in segments:
         crossing.update(segment.inputs, segment.outputs)
-    for step in steps:
-        crossing.update(step.inputs, step.outputs)
-    return Program(
+    for part in step_nodes:
+        crossing.update(part.inputs, part.outputs)
+    traces = traces_of(graph, sorted(crossing))
+    program = Program(
         name=graph.name,
         inputs=tuple(graph.spec(name) for name in graph.inputs),
         outputs=tuple(graph.spec(name) for name in graph.outputs),
         shapes={name: row_shape(graph.shapes[name]) for name in sorted(crossing)},
         segments=segments,
-        steps=steps,
+        steps=build_steps(graph, step_nodes, traces),
         public_constants=public_constants(graph, step_nodes),
         row_wise=graph.row_wise,
         notes=graph.notes,
         source=graph.source,
     )
+    check_program(program, graph, traces)
+    return program
 
 
 @dataclass(frozen=True)

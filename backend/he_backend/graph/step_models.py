@@ -25,14 +25,12 @@ class StepNodes(NamedTuple):
     nodes: tuple[Node, ...]
 
 
-def build_steps(graph: Graph, parts: Sequence[StepNodes]) -> tuple[Step, ...]:
-    """The steps as ONNX. A step is batched when three rows at once give what each row gives alone."""
-    crossing = sorted({name for part in parts for name in (*part.inputs, *part.outputs)})
-    traces = _traces(graph, crossing) if crossing else []
+def build_steps(graph: Graph, parts: Sequence[StepNodes], traces: Sequence[Mapping[str, np.ndarray]]) -> tuple[Step, ...]:
+    """The steps as ONNX. A step is batched when three rows at once (those of `traces_of`) give what each row gives alone."""
     return tuple(_build(graph, part, traces) for part in parts)
 
 
-def _traces(graph: Graph, names: Sequence[str]) -> list[dict[str, np.ndarray]]:
+def traces_of(graph: Graph, names: Sequence[str]) -> list[dict[str, np.ndarray]]:
     """These values in runs of the whole network on random rows."""
     inputs = [(name, graph.shapes[name], graph.dtypes[name]) for name in graph.inputs]
     feeds = [runtime.random_feeds(inputs, seed) for seed in range(_ROWS)]

@@ -79,38 +79,42 @@ class Window(NamedTuple):
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
     before: tuple[int, ...]  # padding at the beginning; what lies outside the input reads zero
+    readable: tuple[int, ...]  # positions of the input, less what negative padding cuts off at the end
 
 
 def window_of(node: Node, kernel: Sequence[int], spatial: Sequence[int], out: Sequence[int]) -> Window:
-    """The window of Conv, ConvTranspose or a pooling operator on `spatial` extents giving `out` extents."""
+    """The window of Conv or a pooling operator on `spatial` extents giving `out` extents."""
     count = len(kernel)
     strides = tuple(int(s) for s in node.attribute("strides", ()) or (1,) * count)
     dilations = tuple(int(d) for d in node.attribute("dilations", ()) or (1,) * count)
     automatic = str(node.attribute("auto_pad", "NOTSET"))
+    readable = tuple(int(e) for e in spatial)
     if automatic == "VALID":
         before: tuple[int, ...] = (0,) * count
     elif automatic in ("SAME_UPPER", "SAME_LOWER"):
-        before = tuple(
-            _same_padding(automatic, *one) for one in zip(kernel, strides, dilations, spatial, out, (node.op == "ConvTranspose",) * count)
-        )
+        if node.op == "Conv":
+            reach = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations)]
+            totals = [max(0, (wanted - 1) * stride + size - extent) for wanted, stride, size, extent in zip(out, strides, reach, spatial)]
+        else:  # ONNX Runtime leaves dilations out, and cuts off where a stride is longer than its window (pool_attributes.h)
+            totals = [((extent - 1) // stride) * stride + size - extent for stride, size, extent in zip(strides, kernel, spatial)]
+        before = tuple(_first_part(automatic, total) for total in totals)
+        readable = tuple(extent + min(0, total - first) for extent, total, first in zip(readable, totals, before))
     else:
         before = tuple(int(p) for p in (node.attribute("pads", ()) or (0,) * (2 * count))[:count])
-    return Window(tuple(int(k) for k in kernel), strides, dilations, before)
+    return Window(tuple(int(k) for k in kernel), strides, dilations, before, readable)
 
 
-def _same_padding(mode: str, kernel: int, stride: int, dilation: int, extent: int, out: int, transposed: bool) -> int:
-    """Padding at the beginning; the odd one goes to the end for SAME_UPPER."""
-    reach = (kernel - 1) * dilation + 1
-    total = max(0, (extent - 1) * stride + reach - out) if transposed else max(0, (out - 1) * stride + reach - extent)
-    return total // 2 if mode == "SAME_UPPER" else total - total // 2
+def _first_part(mode: str, total: int) -> int:
+    """Of `total` padding what goes to the beginning; the odd one goes to the end for SAME_UPPER. Halves are cut off towards zero."""
+    return int((total if mode == "SAME_UPPER" else total + 1) / 2)
 
 
-def _axis_reads(window: Window, axis: int, extent: int, out: int) -> np.ndarray:
+def _axis_reads(window: Window, axis: int, out: int) -> np.ndarray:
     """int64 [out, kernel]: the position along one axis that each tap of each output reads, -1 outside."""
     places = (
         np.arange(out)[:, None] * window.strides[axis] + np.arange(window.kernel[axis])[None] * window.dilations[axis] - window.before[axis]
     )
-    return np.where((places >= 0) & (places < extent), places, -1)
+    return np.where((places >= 0) & (places < window.readable[axis]), places, -1)
 
 
 def _combine(axes: Sequence[np.ndarray], spatial: Sequence[int]) -> np.ndarray:
@@ -142,7 +146,7 @@ def conv(node: Node, x: Shape, weight: np.ndarray, bias: np.ndarray | None, out:
     """Conv in 1 to 3 dimensions (and more): groups as groups, batch and output positions as positions."""
     groups, spatial = int(node.attribute("group", 1)), x[2:]
     window = window_of(node, weight.shape[2:], spatial, out[2:])
-    reads = _combine([_axis_reads(window, a, spatial[a], out[2 + a]) for a in range(len(spatial))], spatial)
+    reads = _combine([_axis_reads(window, a, out[2 + a]) for a in range(len(spatial))], spatial)
     gather = _channel_gather(reads, x[0], x[1], groups, size_of(spatial))
     matrix = weight.reshape(groups, weight.shape[0] // groups, -1).swapaxes(1, 2)  # [G, C/G·taps, M/G]
     area = size_of(out[2:])
@@ -162,7 +166,7 @@ def conv_transpose(node: Node, x: Shape, weight: np.ndarray, bias: np.ndarray | 
     Output positions fall into phases (o + padding mod stride) that use different taps: one block per combination of phases.
     """
     groups, spatial, channels = int(node.attribute("group", 1)), x[2:], x[1]
-    window = _transposed_window(node, weight.shape[2:], spatial, out[2:])
+    window = _transposed_window(node, weight.shape[2:], spatial)
     phases = [_phases(window, axis, spatial[axis], out[2 + axis]) for axis in range(len(spatial))]
     matrix = weight.reshape(groups, channels // groups, weight.shape[1], -1)  # [G, C/G, M/G, taps]
     area = size_of(out[2:])
@@ -178,16 +182,25 @@ def conv_transpose(node: Node, x: Shape, weight: np.ndarray, bias: np.ndarray | 
     return Template(tuple(blocks), _channel_bias(bias, out))
 
 
-def _transposed_window(node: Node, kernel: Sequence[int], spatial: Sequence[int], out: Sequence[int]) -> Window:
-    window = window_of(node, kernel, spatial, out)
-    if node.attribute("output_shape", ()) and str(node.attribute("auto_pad", "NOTSET")) == "NOTSET":
-        extra = tuple(node.attribute("output_padding", ()) or (0,) * len(kernel))
-        before = []
-        for axis, size in enumerate(kernel):
-            total = (spatial[axis] - 1) * window.strides[axis] + extra[axis] + (size - 1) * window.dilations[axis] + 1 - out[axis]
-            before.append(total - total // 2)
-        return window._replace(before=tuple(before))
-    return window
+def _transposed_window(node: Node, kernel: Sequence[int], spatial: Sequence[int]) -> Window:
+    """The window of ConvTranspose, whose padding is what the operator takes off: as told, or down to the extents that are asked for.
+
+    As in ONNX Runtime (conv_transpose_attributes.h): `output_shape` counts before `auto_pad`, and nothing is added where it is larger.
+    """
+    count = len(kernel)
+    strides = tuple(int(s) for s in node.attribute("strides", ()) or (1,) * count)
+    dilations = tuple(int(d) for d in node.attribute("dilations", ()) or (1,) * count)
+    extra = tuple(int(p) for p in node.attribute("output_padding", ()) or (0,) * count)
+    mode = str(node.attribute("auto_pad", "NOTSET"))
+    wanted = tuple(int(e) for e in node.attribute("output_shape", ()))[-count:]
+    if not wanted and mode in ("SAME_UPPER", "SAME_LOWER"):
+        wanted = tuple(extent * stride for extent, stride in zip(spatial, strides))
+    if wanted:
+        whole = [(e - 1) * s + x + (k - 1) * d + 1 for e, s, x, k, d in zip(spatial, strides, extra, kernel, dilations)]
+        before = tuple(_first_part(mode, max(0, size - asked)) for size, asked in zip(whole, wanted))
+    else:
+        before = tuple(int(p) for p in (node.attribute("pads", ()) or (0,) * (2 * count))[:count])
+    return Window(tuple(int(k) for k in kernel), strides, dilations, before, tuple(int(e) for e in spatial))
 
 
 def _phases(window: Window, axis: int, extent: int, out: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -208,7 +221,7 @@ def pooling(node: Node, x: Shape, out: Shape, axes: Sequence[int], opset: int, e
     """AveragePool, GlobalAveragePool, ReduceMean and ReduceSum. `axes` are those reduced; `extra` their constant operands."""
     if node.op == "AveragePool":
         window = window_of(node, node.attribute("kernel_shape"), x[2:], out[2:])
-        reads = _combine([_axis_reads(window, a, x[2 + a], out[2 + a]) for a in range(len(x) - 2)], x[2:])
+        reads = _combine([_axis_reads(window, a, out[2 + a]) for a in range(len(x) - 2)], x[2:])
         gather = _channel_gather(reads, 1, x[0] * x[1], x[0] * x[1], size_of(x[2:]))
         area = size_of(out[2:])
         scatter = _channel_scatter(np.arange(area), 1, x[0] * x[1], x[0] * x[1], area)
