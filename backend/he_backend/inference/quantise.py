@@ -18,6 +18,7 @@ from he_backend.errors import ModelError
 from he_backend.graph.affine import AffineMap
 
 MIN_WEIGHT_BITS = 4
+_LEAST_CONSTANT = 2.0**-100  # which float32 holds
 # Encoding rounds in float64, so scaled inputs stay below this even where the modulus has room for more.
 LARGEST_SCALED = 2.0**52
 # Variance of SEAL's centered binomial error over 42 bits, and of rounding to an integer.
@@ -118,7 +119,8 @@ def _constant_and_peaks(affine: AffineMap) -> tuple[float, np.ndarray]:
         return 0.0, peaks
     if ((peaks == 0.0) & (biases > 0.0)).any():
         return 1.0, _peaks(affine, biases)
-    constant = min(1.0, 2.0 ** math.ceil(math.log2((biases[peaks > 0.0] / peaks[peaks > 0.0]).max())))
+    most = float((biases[peaks > 0.0] / peaks[peaks > 0.0]).max())
+    constant = min(1.0, 2.0 ** math.ceil(math.log2(max(most, _LEAST_CONSTANT))))
     return constant, peaks if (biases <= peaks * constant).all() else _peaks(affine, biases / constant)
 
 
