@@ -293,6 +293,25 @@ def test_errors_of_a_service_are_those_of_the_family(server, client, model, rows
 # refusals
 
 
+@pytest.mark.parametrize(
+    "body, says",
+    [
+        ({}, "is_encryption: is missing; yes or no"),
+        ({"is_encryption": None}, "is_encryption: is missing; yes or no"),
+        ({"is_encryption": ""}, "is_encryption: is missing; yes or no"),
+        ({"encrypted": "yes"}, r"'encrypted': there is no such field; there are model_type.*is_encryption.*server_url; is_encryption"),
+        ({"is_encryption": "no", "Is_Encryption": "yes"}, "'Is_Encryption': there is no such field"),
+    ],
+)
+def test_the_client_sends_no_rows_unless_it_is_said_whether_encrypted(server, client, model, rows, body, says):
+    name, before = upload(client.http, rows), len(HEServer(server.http).get_inferences())
+
+    for given in ({"body": body}, {"form": body}) if None not in body.values() else ({"body": body},):
+        asked = {kind: {"model_type": "MLP", "inf_file_name": name, **fields} for kind, fields in given.items()}
+        assert re.search(says, refused(post(client.http, "/model/inference", **asked), 400))
+    assert len(HEServer(server.http).get_inferences()) == before
+
+
 def test_an_encrypted_inference_is_refused_by_the_server_alone(server, model, rows):
     name = upload(server.http, rows)
 
@@ -354,7 +373,8 @@ def test_a_deleted_file_is_gone(client, rows):
 
     ok(post(client.http, "/model/deletefile", {"inf_file_name": name}))
 
-    assert "no such file" in refused(post(client.http, "/model/inference", {"model_type": "MLP", "inf_file_name": name}), 404)
+    asked = {"model_type": "MLP", "inf_file_name": name, "is_encryption": "yes"}
+    assert "no such file" in refused(post(client.http, "/model/inference", asked), 404)
 
 
 def test_more_rows_than_the_file_has_are_refused(client, model, rows):

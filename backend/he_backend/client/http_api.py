@@ -31,7 +31,7 @@ from he_backend.version import VERSION
 from he_backend.web import model_fields as fields
 from he_backend.web.app import Operation, make_app
 from he_backend.web.callers import current_caller
-from he_backend.web.fields import Field
+from he_backend.web.fields import REQUIRED, Field
 from he_backend.web.figures import inference_figures
 from he_backend.web.inference_operations import InferenceOperations, Started
 from he_backend.web.tasks import Outcome, Running, Tasks
@@ -40,6 +40,9 @@ from he_backend.web.watch import TaskWatch
 
 _ABOUT = "HE-client: holds the secret keys, encrypts rows for an HE-server, decrypts its answers. It belongs in the data owner's zone."
 _LONG = ("/model/test",)
+_IN_THE_CLEAR_OR_NOT = Field(
+    "is_encryption", bool, REQUIRED, "yes or no: yes encrypts the rows here, no sends them to the HE-server in the clear"
+)
 RETRY = Retry(attempts=9, backoff_s=0.5)  # a server may take half a minute to come back
 
 
@@ -70,12 +73,13 @@ class ClientApi(InferenceOperations):
         """The HTTP service; `origins` are those of other pages that may ask it."""
         server = Field("server_url", str, "", f"HTTP address of the HE-server; without it {self._default}")
         operations = [
-            *(
-                Operation(operation.path, operation.doc, (*operation.fields, server), operation.handler, operation.upload)
-                for operation in self.operations(self.infer, "Encrypted inference (is_encryption yes), or plain at the HE-server (no).")
-                if operation.path == "/model/inference"
+            # A word left out or misspelled here must not send rows in the clear.
+            *self.operations(
+                self.infer,
+                "Encrypted inference (is_encryption yes), or plain at the HE-server (no).",
+                (*(_IN_THE_CLEAR_OR_NOT if one.name == _IN_THE_CLEAR_OR_NOT.name else one for one in fields.INFERENCE), server),
+                only_these=True,
             ),
-            *(one for one in self.operations(self.infer, "") if one.path != "/model/inference"),
             *(
                 Operation(path, f"Passed on to the HE-server. {doc}", (*table, server), self._forward(path))
                 for path, doc, table in (

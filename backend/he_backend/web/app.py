@@ -24,13 +24,25 @@ Handler = Callable[..., Union[Data, "Future[Data]"]]
 
 @dataclass(frozen=True)
 class Operation:
-    """One path. `handler` gets the fields by name (and the file's bytes, where `upload` says how many there may be)."""
+    """One path. `handler` gets the fields by name (and the file's bytes, where `upload` says how many there may be).
+
+    With `only_these` a name that is none of the fields' is refused, otherwise it is left alone.
+    """
 
     path: str
     doc: str
     fields: Sequence[Field]
     handler: Handler
     upload: int = 0
+    only_these: bool = False
+
+    def read(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields' values; raises ParameterError."""
+        return read_fields(self.fields, values, self.only_these)
+
+    def schema(self) -> dict[str, Any]:
+        """The fields as a JSON schema."""
+        return schema(self.fields, self.only_these)
 
 
 def make_app(
@@ -68,10 +80,10 @@ def _endpoint(operation: Operation) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         if operation.upload:
             values, data = await read_upload(request, operation.upload)
-            result = await run_in_threadpool(operation.handler, data, **read_fields(operation.fields, values))
+            result = await run_in_threadpool(operation.handler, data, **operation.read(values))
         else:
             values = await read_values(request)
-            result = await run_in_threadpool(operation.handler, **read_fields(operation.fields, values))
+            result = await run_in_threadpool(operation.handler, **operation.read(values))
         if isinstance(result, Future):
             result = await asyncio.wrap_future(result)
         return answers.answer(result)
@@ -91,7 +103,7 @@ def _probe(call: Callable[[], Data]) -> Callable[[], Response]:
 
 
 def _described(operation: Operation) -> dict[str, Any]:
-    body = schema(operation.fields)
+    body = operation.schema()
     if operation.upload:
         properties = {**body["properties"], "file": {"type": "string", "format": "binary", "description": "the .npy file"}}
         content = {"multipart/form-data": {"schema": {**body, "properties": properties, "required": ["file"]}}}
@@ -122,7 +134,7 @@ def _page(title: str, about: str, operations: Sequence[Operation]) -> str:
     for operation in operations:
         head = "<tr><th>field</th><th>type</th><th>default</th><th>meaning</th></tr>"
         parts.append(f"<h2><code>{operation.path}</code></h2><p>{html.escape(operation.doc)}</p><table>{head}")
-        body = schema(operation.fields)
+        body = operation.schema()
         for name, field in body["properties"].items():
             default = "required" if name in body["required"] else str(field.get("default", ""))
             cells = (name, field["type"][0], default, field["description"])
