@@ -33,6 +33,8 @@ def test_values_of_json_and_forms(values, due):
         ({}, "name: is missing"),
         ({"name": 1}, "name: 1; allowed: text"),
         ({"name": "a\0"}, "name"),
+        ({"name": "a\ud800"}, r"^name: 'a.ud800'; half of a surrogate pair"),
+        ({"name": "\udfffa"}, "name"),
         ({"name": "a" * 20_001}, "name"),
         ({"name": "a", "count": 0}, "count: 0; allowed: a whole number from 1 to 9"),
         ({"name": "a", "count": 1.5}, "count: 1.5"),

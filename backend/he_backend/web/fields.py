@@ -79,6 +79,8 @@ def _required(field: Field) -> Any:
 def _text(field: Field, value: Any) -> str:
     if not isinstance(value, str) or len(value) > MOST_CHARACTERS or "\0" in value:
         raise ParameterError(f"{_shown(value)}; allowed: text of at most {MOST_CHARACTERS} characters")
+    if any("\ud800" <= letter <= "\udfff" for letter in value):  # JSON can name them; no database and no answer can hold them
+        raise ParameterError(f"{_shown(value)}; half of a surrogate pair is no character; allowed: text")
     return value
 
 
