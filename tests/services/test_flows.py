@@ -340,7 +340,9 @@ def test_an_encrypted_inference_is_refused_by_the_server_alone(server, model, ro
         ("/model/get_list", b"{", 400, "not JSON"),
         ("/model/get_list", b"[1]", 400, "not a JSON object"),
         ("/model/nothing", {}, 404, "/docs"),
-        ("/model/get_list", b" " * ((1 << 20) + 1), 413, "send fewer"),
+        ("/model/get_list/", {}, 404, "/docs"),
+        ("/model/get_inference", b'{"inference_id": "\\ud800"}', 400, "inference_id: .*surrogate"),
+        ("/model/get_list", b" " * ((1 << 20) + 1), 413, "rows come by /model/uploadfile"),
     ],
 )
 def test_wrong_requests_say_what_to_change(server, model, path, body, code, says):

@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from he_backend.version import VERSION
 from he_backend.web import answers, page
 from he_backend.web.body import read_upload, read_values
+from he_backend.web.budget import Budget
 from he_backend.web.fields import Field, read_fields, schema
 from he_backend.web.origin import SameOrigin
 
@@ -59,6 +60,7 @@ def make_app(
     """
     # The usual /docs loads its scripts from elsewhere; ours works without the internet.
     app = FastAPI(title=title, version=VERSION, description=about, docs_url=None, redoc_url=None)
+    app.router.redirect_slashes = False  # a redirect has no envelope, and a POST that follows it may lose its body
     answers.install(app)
     app.add_middleware(SameOrigin, allowed=tuple(origins))
     page.install(app, title, about)
@@ -77,10 +79,13 @@ def make_app(
 
 
 def _endpoint(operation: Operation) -> Callable[[Request], Awaitable[Response]]:
+    budget = Budget(operation.upload)
+
     async def endpoint(request: Request) -> Response:
         if operation.upload:
-            values, data = await read_upload(request, operation.upload)
-            result = await run_in_threadpool(operation.handler, data, **operation.read(values))
+            with budget.share() as take:
+                values, data = await read_upload(request, operation.upload, take)
+                result = await run_in_threadpool(operation.handler, data, **operation.read(values))
         else:
             values = await read_values(request)
             result = await run_in_threadpool(operation.handler, **operation.read(values))
