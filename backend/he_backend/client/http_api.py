@@ -5,6 +5,7 @@ Rows, keys and predictions stay in this process's memory. To a server go ciphert
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 from concurrent.futures import Future
@@ -24,7 +25,7 @@ from he_backend.client.report import Report
 from he_backend.client.rounds import Progress
 from he_backend.client.rows import check_rows
 from he_backend.client.stoppable import StoppableLink
-from he_backend.errors import InputError, ParameterError
+from he_backend.errors import HeError, InputError, ParameterError
 from he_backend.inference.schedule import DEFAULT_LANES, DEFAULT_MEMORY_BYTES
 from he_backend.protocol.transport import Retry
 from he_backend.version import VERSION
@@ -40,6 +41,7 @@ from he_backend.web.watch import TaskWatch
 
 _ABOUT = "HE-client: holds the secret keys, encrypts rows for an HE-server, decrypts its answers. It belongs in the data owner's zone."
 _LONG = ("/model/test",)
+_PLAIN_TIMEOUT_S = 30.0  # without a byte: the server is asked again and again whether it has ended, and answers at once
 _IN_THE_CLEAR_OR_NOT = Field(
     "is_encryption", bool, REQUIRED, "yes or no: yes encrypts the rows here, no sends them to the HE-server in the clear"
 )
@@ -117,7 +119,7 @@ class ClientApi(InferenceOperations):
         """/model/inference."""
         params = fields.parameters(encryption_params)
         rows = fields.first_rows(self.uploads.get(inf_file_name), batch_size)
-        server = self._server(server_url)
+        server = self._server(server_url) if is_encryption else self._server(server_url, _PLAIN_TIMEOUT_S)
         model = server.find(model_type, model_name)
         what = {
             "model_id": model.model_id,
@@ -133,7 +135,7 @@ class ClientApi(InferenceOperations):
         def work(running: Running) -> Outcome:
             if is_encryption:
                 return self._encrypted(running, server, model, rows, params)
-            return _plain(server, model, rows)
+            return _plain(running, server, model, rows)
 
         return self.start(what, work, wait)
 
@@ -174,23 +176,32 @@ class ClientApi(InferenceOperations):
             server = self._server(server_url)
             given = {name: value for name, value in values.items() if value is not None}
             if path in _LONG:  # the others answer while inferences keep every worker busy
-                return self.tasks.run(lambda: server.post(path, **given))
+                return self.watch.run(self.tasks, lambda: server.post(path, **given))
             return server.post(path, **given)
 
         return forward
 
-    def _server(self, server_url: str) -> HEServer:
+    def _server(self, server_url: str, timeout_s: float = 3600.0) -> HEServer:
         url = HEServer(server_url or self._default, credentials=Credentials()).url
         if self._fixed and url != self._default:
             raise ParameterError(f"server_url: {url}; this HE-client works with {self._default} only")
         # A request may name any server: what proves who we are is for the operator's own choice alone.
         credentials = self._credentials if url == self._default else self._credentials.without_secrets()
-        return PermittedServer(url, current_caller(), credentials)
+        return PermittedServer(url, current_caller(), credentials, timeout_s)
 
 
-def _plain(server: HEServer, model: Model, rows: np.ndarray) -> Outcome:
-    """The user says that the server may see the rows: they go there, under a name of their own, and are forgotten there at once."""
-    done = server.inference(model.model_type, rows, model.model_id)
+def _plain(running: Running, server: HEServer, model: Model, rows: np.ndarray) -> Outcome:
+    """The user says that the server may see the rows: they go there, under a name of their own, and are forgotten there at once.
+
+    A stop here is one there.
+    """
+    inference_id = server.start_inference(model.model_type, rows, model.model_id, running.proceed)
+    try:
+        done = server.wait(inference_id, lambda _: running.proceed())
+    except BaseException:
+        with contextlib.suppress(HeError):  # it has ended, or the server is gone: what led here matters more
+            server.stop_inference(inference_id)
+        raise
     return Outcome(done.outputs, done.seconds, done.figures, f"NOT encrypted: {len(rows)} rows went to {server.url} in the clear")
 
 

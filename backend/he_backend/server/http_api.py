@@ -129,7 +129,7 @@ class ServerApi(InferenceOperations):
 
         def work(running: Running) -> Outcome:
             started = time.perf_counter()
-            outputs = self._owner.predict(record, rows)
+            outputs = self._owner.predict(record, rows, running.proceed)
             seconds = time.perf_counter() - started
             running.progress(1, 1)
             log = f"{len(rows)} rows in the clear; this server has seen them, as is_encryption 'no' says it may"

@@ -10,7 +10,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from he_backend.server.registry import LATEST, ModelRecord, Registry
 from he_backend.web.figures import inference_figures
 
 SIMULATION_S = 3600.0
+_MOMENT_S = 0.5  # between two looks at whether the work shall end
 NO_FIGURES: Mapping[str, Any] = {}
 
 
@@ -101,11 +102,22 @@ class Owner:
         measured = _quality(outputs, y, record)
         return Evaluation(start, len(x), measured.pop("test_acc", None), seconds, {**figures, **measured})
 
-    def predict(self, record: ModelRecord, rows: np.ndarray) -> np.ndarray:
-        """The plain network's first output for rows [rows, ...]; rows may be flat. Raises InputError when they do not fit."""
+    def predict(self, record: ModelRecord, rows: np.ndarray, proceed: Callable[[], object] = lambda: None) -> np.ndarray:
+        """The plain network's first output for rows [rows, ...]; rows may be flat. Raises InputError when they do not fit.
+
+        `proceed` is called before each piece of the work, which takes a moment, and may raise to end it.
+        """
         program = self._program(record)
-        values = _as_input(program, rows)
-        return next(iter(Reference(program).run(values).values()))
+        values, reference = _as_input(program, rows), Reference(program)
+        parts, done, count = [], 0, 1
+        while done < len(values):
+            proceed()
+            started = time.perf_counter()
+            parts.append(next(iter(reference.run(values[done : done + count]).values())))
+            done += count
+            seconds = time.perf_counter() - started
+            count = 4 * count if seconds < _MOMENT_S / 4 else max(1, count // 4) if seconds > _MOMENT_S else count
+        return np.concatenate(parts)
 
     def _program(self, record: ModelRecord) -> Program:
         return self._models.find(record.model_id).program

@@ -85,7 +85,7 @@ class Records:
 
     def start(self, inference_id: str, what: Mapping[str, Any]) -> None:
         """A new record."""
-        values = {"inference_id": inference_id, "service": self._service, "state": STARTED, "start_us": _now_us(), "message": ""}
+        values = {"inference_id": inference_id, "service": self._service, "state": STARTED, "start_us": now_us(), "message": ""}
         with self._transaction() as connection:
             connection.execute(sa.insert(_TASKS).values(**values, what=json.dumps(dict(what)), figures="{}"))
 
@@ -96,10 +96,18 @@ class Records:
         with self._transaction() as connection:
             connection.execute(sa.update(_TASKS).where(condition).values(**values))
 
-    def end(self, inference_id: str, state: str, figures: Mapping[str, Any], message: str = "", rounds: tuple[int, int] = (0, 0)) -> None:
-        """Writes how it ended, and after how many rounds of how many, unless that is written already."""
+    def end(
+        self,
+        inference_id: str,
+        state: str,
+        figures: Mapping[str, Any],
+        message: str = "",
+        rounds: tuple[int, int] = (0, 0),
+        end_us: int | None = None,
+    ) -> None:
+        """Writes how it ended, after how many rounds of how many and when (None: now), unless that is written already."""
         condition = (_TASKS.c.inference_id == inference_id) & (_TASKS.c.state == STARTED)
-        self._update(condition, state, {**figures, _PROGRESS: list(rounds)}, message)
+        self._update(condition, state, {**figures, _PROGRESS: list(rounds)}, message, end_us)
 
     def get(self, inference_id: str) -> Record:
         """One record; raises NotFoundError."""
@@ -122,8 +130,8 @@ class Records:
             rows = connection.execute(query.order_by(_TASKS.c.start_us.desc()).limit(most)).mappings().all()
         return [_record(row) for row in rows]
 
-    def _update(self, condition: Any, state: str, figures: Mapping[str, Any] | None, message: str) -> None:
-        values: dict[str, Any] = {"state": state, "end_us": _now_us(), "message": message[:_MOST_MESSAGE]}
+    def _update(self, condition: Any, state: str, figures: Mapping[str, Any] | None, message: str, end_us: int | None = None) -> None:
+        values: dict[str, Any] = {"state": state, "end_us": now_us() if end_us is None else end_us, "message": message[:_MOST_MESSAGE]}
         if figures is not None:  # otherwise what was noted of the progress stays
             values["figures"] = json.dumps(dict(figures))
         with self._transaction() as connection:
@@ -164,5 +172,6 @@ def _time(microseconds: int | None) -> str:
     return datetime.fromtimestamp(microseconds / 1e6, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _now_us() -> int:
+def now_us() -> int:
+    """Microseconds since 1970, UTC."""
     return int(datetime.now(timezone.utc).timestamp() * 1e6)
