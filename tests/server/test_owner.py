@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import numpy as np
 import pytest
 
 from he_backend import zoo
-from he_backend.errors import Cancelled
+from he_backend.ckks.params import load_params
+from he_backend.errors import Cancelled, CapacityError, EngineError, ParameterError
 from he_backend.graph import Reference
 from he_backend.server.models import RegistryModels
-from he_backend.server.owner import Owner
+from he_backend.server.owner import Owner, simulate
 from he_backend.server.registry import Registry
 
 
@@ -44,3 +47,38 @@ def test_plain_predictions_come_in_pieces_and_end_when_they_shall(owner, record)
     looks.clear()
     with pytest.raises(Cancelled):
         owner.predict(record, rows, proceed)
+
+
+@pytest.mark.parametrize(
+    "stderr, error, says",
+    [
+        (
+            'a warning\n{"error": "parameter", "message": "answer modulus 5; allowed: more"}',
+            ParameterError,
+            "answer modulus 5; allowed: more",
+        ),
+        ('{"error": "capacity", "message": "too large"}', CapacityError, "too large"),
+        ('{"error": "transport", "message": "gone"}', EngineError, "gone"),
+        ('{"error": "__class__", "message": "x"}', EngineError, "x"),
+        ('Traceback\nValueError: "x"', EngineError, 'ValueError: "x"'),
+        ("[1]", EngineError, r"\[1\]"),
+        ("", EngineError, "it ended without a word"),
+    ],
+)
+def test_a_simulated_client_that_fails_is_told_by_the_kind_of_its_error(monkeypatch, stderr, error, says):
+    failed = subprocess.CompletedProcess([], 1, "", stderr)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+
+    with pytest.raises(error, match=f"^the simulated client failed: {says}$") as told:
+        simulate("id", np.zeros((1, 2)), load_params("N11_L1"), "127.0.0.1:1")
+    assert type(told.value) is error
+
+
+def test_a_simulated_client_that_takes_too_long_is_cancelled(monkeypatch):
+    def slow(*_, **__):
+        raise subprocess.TimeoutExpired("infer", 1.5)
+
+    monkeypatch.setattr(subprocess, "run", slow)
+
+    with pytest.raises(Cancelled, match=r"longer than the 1.5 s that one may \(--task-seconds\)"):
+        simulate("id", np.zeros((1, 2)), load_params("N11_L1"), "127.0.0.1:1", timeout_s=1.5)

@@ -131,7 +131,7 @@ def test_evaluations_through_the_client_count_as_their_caller_s(homes, running):
     client = processes.client(homes[1], "127.0.0.1:1", "--queue-per-caller", 1)
     running.append(client)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # a server that says nothing
-        asked = {"model_type": "MLP", "server_url": "127.0.0.1:{}".format(silent.getsockname()[1])}
+        asked = {"model_type": "MLP", "server_url": f"127.0.0.1:{silent.getsockname()[1]}"}
         thread = threading.Thread(target=lambda: post(client.http, "/model/test", asked))
         thread.start()
         connection, _ = silent.accept()

@@ -349,6 +349,13 @@ def test_wrong_requests_say_what_to_change(server, model, path, body, code, says
     assert re.search(says, refused(post(server.http, path, body), code))
 
 
+def test_parameters_that_a_model_cannot_run_under_are_the_caller_s_to_change(server, model):
+    small = json.dumps({"poly_modulus_degree": 4096, "coeff_modulus": [20, 20]})
+    asked = {"model_type": "MLP", "is_encryption": True, "enc_param": small, "batch_size": 2}
+
+    assert "answer modulus" in refused(post(server.http, "/model/test", asked), 400)
+
+
 @pytest.mark.parametrize(
     "name, data, code, says",
     [

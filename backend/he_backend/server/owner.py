@@ -16,11 +16,12 @@ import numpy as np
 
 from he_backend.access.credentials import CREDENTIAL_VARIABLES, TOKEN_VARIABLE
 from he_backend.ckks.params import Params
-from he_backend.errors import EngineError, InputError
+from he_backend.errors import Cancelled, EngineError, HeError, InputError
 from he_backend.graph import Program, Reference
 from he_backend.graph.card import Card
 from he_backend.graph.program import summarise
 from he_backend.graph.quality import quality
+from he_backend.protocol.failures import KINDS
 from he_backend.server.labelled import batch_of
 from he_backend.server.models import RegistryModels
 from he_backend.server.planning import plan_of
@@ -29,6 +30,8 @@ from he_backend.server.registry import LATEST, ModelRecord, Registry
 from he_backend.web.figures import inference_figures
 
 SIMULATION_S = 3600.0
+# What a simulated client may fail with that the request caused; that it does not reach this very server is no fault of the caller's.
+_OF_THE_CALLER = ("security", "parameter", "model", "input", "capacity", "not_found")
 _MOMENT_S = 0.5  # between two looks at whether the work shall end
 NO_FIGURES: Mapping[str, Any] = {}
 
@@ -131,26 +134,40 @@ def simulate(
 ) -> tuple[dict[str, np.ndarray], Mapping[str, Any]]:
     """Outputs and figures of an encrypted inference by a client in a process of its own: secret keys have no business in this one.
 
-    The rows are the model owner's test rows. Raises EngineError when the client fails.
+    The rows are the model owner's test rows. Raises what the client failed with where that is for the caller to mend, Cancelled when it
+    took too long, otherwise EngineError.
     """
     with tempfile.TemporaryDirectory() as folder:
         source, target, preset = (Path(folder) / name for name in ("rows.npy", "out.npz", f"{params.name}.json"))
         np.save(source, rows, allow_pickle=False)
         preset.write_text(json.dumps(params.literal()), encoding="utf-8")
         command = [sys.executable, "-m", "he_backend.cli", "infer", model_id, str(source), "--server", channel]
-        command += ["--preset", str(preset), "--json", "--out", str(target)]
+        command += ["--preset", str(preset), "--json", "--json-errors", "--out", str(target)]
         # The channel is this process's own, in the clear on loopback; credentials for other services have no business there.
         environment = {name: value for name, value in os.environ.items() if name not in CREDENTIAL_VARIABLES}
         environment[TOKEN_VARIABLE] = token
         try:
             done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, env=environment)
         except subprocess.TimeoutExpired:
-            raise EngineError(f"the simulated client took longer than {timeout_s:g} s; take a smaller batch_size") from None
+            raise Cancelled(
+                f"the simulated client took longer than the {timeout_s:g} s that one may (--task-seconds); take a smaller batch_size"
+            ) from None
         if done.returncode != 0:
-            lines = done.stderr.strip().splitlines() or ["it ended without a word"]
-            raise EngineError(f"the simulated client failed: {lines[-1][:500]}")
+            raise _failed(done.stderr)
         with np.load(target, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}, inference_figures(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def _failed(stderr: str) -> HeError:
+    """The error of a client that failed, by what it said last."""
+    last = (stderr.strip().splitlines() or ["it ended without a word"])[-1]
+    try:
+        told = json.loads(last)
+        kind, message = str(told["error"]), str(told["message"])
+    except (ValueError, TypeError, KeyError):
+        kind, message = "", last
+    error = KINDS[kind] if kind in _OF_THE_CALLER else EngineError
+    return error(f"the simulated client failed: {message[:500]}")
 
 
 def _as_input(program: Program, rows: np.ndarray) -> np.ndarray:
