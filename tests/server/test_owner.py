@@ -9,8 +9,9 @@ import pytest
 
 from he_backend import zoo
 from he_backend.ckks.params import load_params
-from he_backend.errors import Cancelled, CapacityError, EngineError, ParameterError
-from he_backend.graph import Reference
+from he_backend.client.rows import check_rows
+from he_backend.errors import Cancelled, CapacityError, EngineError, InputError, ParameterError
+from he_backend.graph import Reference, convert
 from he_backend.server.models import RegistryModels
 from he_backend.server.owner import Owner, simulate
 from he_backend.server.registry import Registry
@@ -47,6 +48,18 @@ def test_plain_predictions_come_in_pieces_and_end_when_they_shall(owner, record)
     looks.clear()
     with pytest.raises(Cancelled):
         owner.predict(record, rows, proceed)
+
+
+@pytest.mark.parametrize("value", [1e39, -1e300, np.nan, np.inf])
+def test_rows_that_the_network_s_type_cannot_hold_are_refused_as_in_encrypted_inference(owner, record, value):
+    rows = np.zeros((3, 64))
+    rows[1, 5] = value
+
+    with pytest.raises(InputError) as plain:
+        owner.predict(record, rows)
+    with pytest.raises(InputError) as encrypted:
+        check_rows(rows, convert(str(zoo.shipped("MLP").onnx_path)).inputs)
+    assert str(plain.value) == str(encrypted.value) == "input x: 1 of 3 rows have NaN or infinity; mend or leave out these rows"
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from he_backend.errors import InputError
+from he_backend.graph.finite import check_finite
 from he_backend.graph.model import ValueSpec
-
-_ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -122,11 +121,4 @@ def _check_source(source: Any, spec: ValueSpec) -> None:
         raise InputError(f"input {spec.name}: the shape is {source.shape}; expected is (rows, {', '.join(map(str, spec.shape))})")
     if source.dtype.kind == "f" and np.dtype(spec.dtype).kind in "iu":
         raise InputError(f"input {spec.name}: the type is {source.dtype}; integers ({spec.dtype}) are expected")
-    if source.dtype.kind == "f":
-        bad = 0
-        for start in range(0, len(source), _ROWS_AT_ONCE):
-            with np.errstate(over="ignore"):  # what the type cannot hold becomes infinite, and is counted
-                part = np.asarray(source[start : start + _ROWS_AT_ONCE], dtype=spec.dtype)
-            bad += int((~np.isfinite(part.reshape(len(part), -1)).all(axis=1)).sum())
-        if bad:
-            raise InputError(f"input {spec.name}: {bad} of {len(source)} rows have NaN or infinity; mend or leave out these rows")
+    check_finite(source, spec)

@@ -19,6 +19,7 @@ from he_backend.ckks.params import Params
 from he_backend.errors import Cancelled, EngineError, HeError, InputError
 from he_backend.graph import Program, Reference
 from he_backend.graph.card import Card
+from he_backend.graph.finite import check_finite
 from he_backend.graph.program import summarise
 from he_backend.graph.quality import quality
 from he_backend.protocol.failures import KINDS
@@ -179,8 +180,7 @@ def _as_input(program: Program, rows: np.ndarray) -> np.ndarray:
         raise InputError(f"the file has rows of shape {rows.shape[1:]}, the model takes {tuple(spec.shape)}, or {size} values flat")
     if rows.dtype.kind == "f" and np.dtype(spec.dtype).kind in "iu":
         raise InputError(f"the file holds {rows.dtype}, the model takes whole numbers ({spec.dtype})")
-    if not np.isfinite(rows).all():
-        raise InputError("the file has NaN or infinity; mend or leave out these rows")
+    check_finite(rows, spec)
     return np.ascontiguousarray(rows, dtype=spec.dtype).reshape((len(rows), *spec.shape))
 
 
