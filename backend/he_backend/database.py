@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -37,6 +39,24 @@ def open_database(url: str, metadata: sa.MetaData, what: str) -> sa.engine.Engin
         shown = parsed.render_as_string(hide_password=True)
         raise ParameterError(f"{what} {shown} cannot be opened: {cause(problem)}") from None
     return engine
+
+
+def add_column(engine: sa.engine.Engine, column: sa.Column[Any], index: sa.Index) -> None:
+    """Gives a table that an earlier version made a column that may be empty, and its index. Raises SQLAlchemyError."""
+
+    def is_there() -> bool:
+        return column.name in {one["name"] for one in sa.inspect(engine).get_columns(column.table.name)}
+
+    if is_there():
+        return
+    kind = column.type.compile(engine.dialect)
+    try:
+        with engine.begin() as connection:
+            connection.execute(sa.text(f"ALTER TABLE {column.table.name} ADD COLUMN {column.name} {kind}"))
+            index.create(connection)
+    except SQLAlchemyError:
+        if not is_there():  # another process may have been first
+            raise
 
 
 def cause(problem: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 
@@ -216,6 +217,25 @@ def test_what_was_left_unfinished_is_failed_at_the_next_start_with_its_progress(
     again.progress("a", 5, 9)
     again.end("a", "finished", {})
     assert again.get("a") == record
+
+
+def test_a_database_of_an_earlier_version_goes_on_working(url):
+    records = Records(url, "client")
+    for number, caller in enumerate(("alice", "bob", None)):
+        records.start(str(number), {**WHAT, **({"caller": caller} if caller else {})})
+        records.end(str(number), "finished", {})
+    records.close()
+    with sqlite3.connect(url[len("sqlite:///") :]) as database:
+        database.execute("DROP INDEX he_nn_inferences_of_caller")
+        database.execute("ALTER TABLE he_nn_inferences DROP COLUMN caller")
+    database.close()
+
+    again, other = Records(url, "client"), Records(url, "server")
+    again.start("3", {**WHAT, "caller": "alice"})
+
+    assert {one.inference_id for one in again.list(caller="alice")} == {"0", "3"}
+    assert [one.inference_id for one in again.list(caller="bob")] == ["1"] and len(again.list()) == 4
+    assert other.list() == []
 
 
 def test_progress_is_written_now_and_then_only(url):

@@ -121,6 +121,17 @@ def test_inferences_are_their_callers_own(tasks, metrics):
         assert len(seen(tasks, "", 1)) == 1 and seen(tasks, ids[ALICE])[0]["caller"] == "alice"
 
 
+def test_others_newer_inferences_hide_nobody_s_own(tasks, metrics):
+    watch = TaskWatch(metrics)
+    for caller in (ALICE, ALICE, BOB, BOB, BOB):
+        started(watch, tasks, caller)[1].result(20)
+
+    with calling(ALICE):
+        assert [one["caller"] for one in seen(tasks, "", 2)] == ["alice"] * 2
+    with calling(ROOT):
+        assert [one["caller"] for one in seen(tasks, "", 2)] == ["bob"] * 2
+
+
 def test_outside_of_a_request_nothing_is_seen(tasks):
     with pytest.raises(LookupError):
         seen(tasks, "")

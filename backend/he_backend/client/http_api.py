@@ -100,7 +100,7 @@ class ClientApi(InferenceOperations):
 
     def ready(self) -> dict[str, Any]:
         """Raises when the records cannot be read, or the default server does not answer or does not take this service's token."""
-        self.tasks.list()
+        self.tasks.list(1)
         server = self._server("")
         server.get_list()
         return {"server": server.health(), **self.health()}

@@ -55,7 +55,7 @@ class ServerApi(InferenceOperations):
 
     def ready(self) -> dict[str, Any]:
         """The number of models; raises when the registry or the records cannot be read."""
-        self.tasks.list()
+        self.tasks.list(1)
         return {"models": len(self._owner.registry.list()), **self.health()}
 
     def load(self, model_type: str, is_init: int | None, model_name: str) -> dict[str, Any]:

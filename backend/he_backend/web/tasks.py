@@ -152,10 +152,10 @@ class Tasks:
             outcome = self._outcomes.get(inference_id)
         return {**shown, "outcome": outcome}
 
-    def list(self, most: int = records.MOST_LISTED) -> list[dict[str, Any]]:
-        """The records of the newest `most` inferences, newest first."""
+    def list(self, most: int = records.MOST_LISTED, caller: str | None = None) -> list[dict[str, Any]]:
+        """The records of the newest `most` inferences, newest first: all of them, or those of a caller."""
         self._ends.settle()
-        return [self._shown(self._ends.shown(record)) for record in self._records.list(most)]
+        return [self._shown(self._ends.shown(record)) for record in self._records.list(most, caller)]
 
     def figures(self) -> dict[str, int]:
         """How busy it is."""
