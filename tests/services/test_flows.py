@@ -325,6 +325,8 @@ def test_an_encrypted_inference_is_refused_by_the_server_alone(server, model, ro
     [
         ("/model/load", {}, 400, "model_type: is missing"),
         ("/model/load", {"model_type": "nothing", "is_init": 1}, 404, "not in the zoo"),
+        ("/model/load", {"model_type": "all", "is_init": 1}, 400, "model_type is 'all'; allowed are MLP"),
+        ("/model/load", {"model_type": "", "is_init": 1}, 400, "model_type is ''; allowed are MLP"),
         ("/model/load", {"model_type": "MLP", "is_init": 2}, 400, "is_init: 2; allowed"),
         ("/model/load", {"model_type": "MLP", "is_init": 1, "model_name": "x"}, 400, "only with is_init 0"),
         ("/model/load", {"model_type": "MLP", "is_init": 0, "model_name": "zzz"}, 404, "no model 'zzz'"),
