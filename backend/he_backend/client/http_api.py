@@ -41,7 +41,7 @@ from he_backend.web.watch import TaskWatch
 
 _ABOUT = "HE-client: holds the secret keys, encrypts rows for an HE-server, decrypts its answers. It belongs in the data owner's zone."
 _LONG = ("/model/test",)
-_PLAIN_TIMEOUT_S = 30.0  # without a byte: the server is asked again and again whether it has ended, and answers at once
+_ANSWER_TIMEOUT_S = 30.0  # without a byte, from a server that answers at once: what it works on, it is asked about again and again
 _IN_THE_CLEAR_OR_NOT = Field(
     "is_encryption", bool, REQUIRED, "yes or no: yes encrypts the rows here, no sends them to the HE-server in the clear"
 )
@@ -101,7 +101,7 @@ class ClientApi(InferenceOperations):
     def ready(self) -> dict[str, Any]:
         """Raises when the records cannot be read, or the default server does not answer or does not take this service's token."""
         self.tasks.list(1)
-        server = self._server("")
+        server = self._server("", _ANSWER_TIMEOUT_S)  # anybody may ask, and a server that is silent holds a thread
         server.get_list()
         return {"server": server.health(), **self.health()}
 
@@ -119,7 +119,7 @@ class ClientApi(InferenceOperations):
         """/model/inference."""
         params = fields.parameters(encryption_params)
         rows = fields.first_rows(self.uploads.get(inf_file_name), batch_size)
-        server = self._server(server_url) if is_encryption else self._server(server_url, _PLAIN_TIMEOUT_S)
+        server = self._server(server_url) if is_encryption else self._server(server_url, _ANSWER_TIMEOUT_S)
         model = server.find(model_type, model_name)
         what = {
             "model_id": model.model_id,
