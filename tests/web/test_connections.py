@@ -25,11 +25,11 @@ IDLE_S, MOST_WAITING = 0.5, 6
 
 
 @contextlib.contextmanager
-def served(limits, most_waiting=MOST_WAITING, idle_s=IDLE_S):
+def served(limits, most_waiting=MOST_WAITING, idle_s=IDLE_S, ready=dict):
     """The address of a service of one operation, in a thread."""
     operation = Operation("/model/say", "Says a word.", (Field("word", str, REQUIRED, "a word"),), lambda word: {"word": word})
     metrics = Metrics("he-test", lambda: {"pending": 0, "most_pending": 1})
-    door = Door(make_app("test", "A test.", [operation], dict, dict), TokenGate(None), metrics, limits)
+    door = Door(make_app("test", "A test.", [operation], dict, ready), TokenGate(None), metrics, limits)
     config = uvicorn.Config(door, http=connections(most_waiting, idle_s), ws="none", log_config=None, access_log=False)
     server, listener = uvicorn.Server(config), listen("127.0.0.1", 0)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
@@ -112,6 +112,22 @@ def test_requests_beyond_the_limit_are_refused_in_the_envelope_and_probes_answer
         assert status == envelope["code"] == 503 and "1 requests are under way" in envelope["message"]
         with connected(address, HALF + b"Connection: close\r\n\r\n") as probe:
             assert answered(probe)[0] == 200
+
+
+def test_the_service_is_alive_while_all_its_threads_are_held():
+    go = threading.Event()
+
+    def silent():
+        go.wait(20)
+        return {}
+
+    with served(DoorLimits(3, 20.0), 100, 20.0, silent) as address, contextlib.ExitStack() as held:
+        for _ in range(60):  # more than there are threads
+            held.enter_context(connected(address, b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n"))
+        time.sleep(0.2)
+        with connected(address, HALF + b"Connection: close\r\n\r\n") as probe:
+            assert answered(probe)[0] == 200
+        go.set()
 
 
 def test_what_is_no_http_is_answered_in_the_envelope():
