@@ -31,6 +31,7 @@ from he_backend.protocol.failures import error_of
 from he_backend.protocol.messages import Failure
 
 _MOST_ANSWER_BYTES = 1 << 30
+_PIECE_BYTES = 1 << 18
 _POLL_S = (0.05, 1.0)  # between two looks at a running inference: at first, at most
 
 
@@ -86,8 +87,24 @@ class InferenceRecord:
     data: Mapping[str, Any] = field(repr=False)
 
 
+class _Pieces(io.BytesIO):
+    """A body that is sent piece by piece, each of which may take the time that a request may."""
+
+    def __init__(self, body: bytes, proceed: Callable[[], object]) -> None:
+        super().__init__(body)
+        self._proceed = proceed
+
+    def read(self, size: int | None = -1) -> bytes:
+        self._proceed()
+        return super().read(size)
+
+
+def _nothing() -> None:
+    """Goes on."""
+
+
 class Service:
-    """What both services offer. `url` is host:port or an http(s) URL; a request may take `timeout_s`.
+    """What both services offer. `url` is host:port or an http(s) URL; a request may take `timeout_s` without a byte.
 
     Raises ParameterError for a URL that is none, and where the token would cross a network in the clear.
     """
@@ -142,15 +159,15 @@ class Service:
             log=str(data.get("log", "")),
         )
 
-    def upload(self, rows: np.ndarray, name: str = "rows.npy") -> str:
-        """The name under which the service keeps the rows."""
+    def upload(self, rows: np.ndarray, name: str = "rows.npy", proceed: Callable[[], object] = _nothing) -> str:
+        """The name under which the service keeps the rows. `proceed` is called before each piece of them, and may raise to end it."""
         buffer = io.BytesIO()
         np.save(buffer, np.ascontiguousarray(rows), allow_pickle=False)
         boundary = secrets.token_hex(16)
         head = f'--{boundary}\r\nContent-Disposition: form-data; name="file_name"\r\n\r\n{name}\r\n--{boundary}\r\n'
         head += f'Content-Disposition: form-data; name="file"; filename="{name}"\r\nContent-Type: application/octet-stream\r\n\r\n'
         body = b"".join([head.encode(), buffer.getbuffer(), f"\r\n--{boundary}--\r\n".encode()])
-        data = self._request("POST", "/model/uploadfile", body, f"multipart/form-data; boundary={boundary}")
+        data = self._request("POST", "/model/uploadfile", body, f"multipart/form-data; boundary={boundary}", proceed)
         return str(_of(data, "inf_file_name"))
 
     def delete_file(self, name: str) -> None:
@@ -199,8 +216,10 @@ class Service:
             raise NotFoundError(f"model_name: the server {self.url} has no {model_type} model {model_name[:80]!r}; it has {names}")
         return found[0]
 
-    def _infer(self, model_type: str, rows: np.ndarray, model_name: str, wait: bool, **more: Any) -> dict[str, Any]:
-        name = self.upload(rows)
+    def _infer(
+        self, model_type: str, rows: np.ndarray, model_name: str, wait: bool, proceed: Callable[[], object] = _nothing, **more: Any
+    ) -> dict[str, Any]:
+        name = self.upload(rows, proceed=proceed)
         try:
             values = {"model_type": model_type, "model_name": model_name, "inf_file_name": name, "batch_size": len(rows)}
             return self.post("/model/inference", **values, wait=wait, **more)
@@ -212,13 +231,15 @@ class Service:
         """The data that any path answers with."""
         return self._request("POST", path, json.dumps(values).encode(), "application/json")
 
-    def _request(self, method: str, path: str, body: bytes = b"", kind: str = "") -> dict[str, Any]:
+    def _request(
+        self, method: str, path: str, body: bytes = b"", kind: str = "", proceed: Callable[[], object] = _nothing
+    ) -> dict[str, Any]:
         connection = self._connection()
-        headers = {"Content-Type": kind} if kind else {}
+        headers = {"Content-Type": kind, "Content-Length": str(len(body))} if kind else {}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         try:
-            connection.request(method, path, body or None, headers)
+            connection.request(method, path, _Pieces(body, proceed) if body else None, headers)
             reply = connection.getresponse()
             text = reply.read(_MOST_ANSWER_BYTES + 1)
         except ssl.SSLError as problem:
@@ -237,8 +258,9 @@ class Service:
 
     def _connection(self) -> http.client.HTTPConnection:
         if not self._secure:
-            return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
-        return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout_s, context=self._credentials.context())
+            return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s, blocksize=_PIECE_BYTES)
+        context = self._credentials.context()
+        return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout_s, blocksize=_PIECE_BYTES, context=context)
 
     def _data(self, text: bytes) -> dict[str, Any]:
         try:
@@ -257,6 +279,12 @@ class HEServer(Service):
     def inference(self, model_type: str, rows: np.ndarray, model_name: str = "latest") -> Inference:
         """Plain predictions: the server sees the rows."""
         return _inference(self._infer(model_type, rows, model_name, True, is_encryption="no"))
+
+    def start_inference(
+        self, model_type: str, rows: np.ndarray, model_name: str = "latest", proceed: Callable[[], object] = _nothing
+    ) -> str:
+        """The id of a plain inference that runs on: the server sees the rows. See upload, wait, get_inference and stop_inference."""
+        return str(_of(self._infer(model_type, rows, model_name, False, proceed, is_encryption="no"), "inference_id"))
 
     def ciphertext_address(self) -> str:
         """HOST:PORT of its ciphertext channel."""
@@ -287,7 +315,7 @@ class HEClient(Service):
 
     def __init__(self, url: str, server_url: str = "", timeout_s: float = 3600.0, credentials: Credentials | None = None) -> None:
         super().__init__(url, timeout_s, credentials)
-        self._more = {"server_url": server_url} if server_url else {}
+        self._more: dict[str, Any] = {"server_url": server_url} if server_url else {}
 
     def inference(
         self, model_type: str, rows: np.ndarray, model_name: str = "latest", *, encrypted: bool = True, preset: str = "N13_L8"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import quote_plus
 
 import sqlalchemy as sa
@@ -69,6 +70,24 @@ def _without_secrets(text: str, url: sa.engine.URL) -> str:
     for secret in filter(None, secrets):
         text = text.replace(secret, _HIDDEN)
     return text
+
+
+def add_column(engine: sa.engine.Engine, column: sa.Column[Any], index: sa.Index) -> None:
+    """Gives a table that an earlier version made a column that may be empty, and its index. Raises SQLAlchemyError."""
+
+    def is_there() -> bool:
+        return column.name in {one["name"] for one in sa.inspect(engine).get_columns(column.table.name)}
+
+    if is_there():
+        return
+    kind = column.type.compile(engine.dialect)
+    try:
+        with engine.begin() as connection:
+            connection.execute(sa.text(f"ALTER TABLE {column.table.name} ADD COLUMN {column.name} {kind}"))
+            index.create(connection)
+    except SQLAlchemyError:
+        if not is_there():  # another process may have been first
+            raise
 
 
 def cause(problem: Exception) -> str:

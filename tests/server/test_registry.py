@@ -384,3 +384,12 @@ def test_a_type_that_is_not_registered_is_not_registered_again(registry):
         registry.add_again("Fraud")
     with pytest.raises(NotFoundError, match="not in the zoo; nor is one of that type registered"):
         registry.add_again("Fraud", "not in the zoo")
+
+
+@pytest.mark.parametrize("model_type", ["all", "ALL", "", "a/b"])
+def test_a_model_is_registered_again_by_its_type_alone(registry, model_type):
+    registry.add(b"model", "Fraud")
+
+    with pytest.raises(ParameterError, match="model_type is"):
+        registry.add_again(model_type)
+    assert len(registry.list()) == 1

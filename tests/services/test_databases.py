@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 from he_backend import zoo
 from he_backend.api import HEClient, HEServer
@@ -67,6 +68,22 @@ def test_a_database_that_goes_away_is_told_and_used_again_when_it_is_back(cluste
     assert "the task database failed" in envelope["message"] and "postgres@" not in envelope["message"]
     assert post(server.http, "/model/get_inference")[0] == 200
     assert [one.model_type for one in HEServer(server.http).get_list()] == ["MLP"]
+
+
+def test_a_database_of_an_earlier_version_goes_on_working(cluster):
+    url = cluster.create()
+    records = Records(url, "client")
+    records.start("a", {"model_name": "m", "caller": "alice"})
+    records.close()
+    engine = open_database(url, _METADATA, "the task database's")
+    with engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE he_nn_inferences DROP COLUMN caller"))
+    engine.dispose()
+
+    again = Records(url, "client")
+
+    assert [one.inference_id for one in again.list(caller="alice")] == ["a"] and again.list(caller="bob") == []
+    again.close()
 
 
 def test_two_processes_open_a_new_database_at_the_same_time(cluster):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -87,6 +89,57 @@ def test_a_stopped_inference_ends_and_says_so(pair, rows):
         api.wait(inference_id)
     record = api.get_inference(inference_id)
     assert record.state == "stopped" and record.data["stop_time"] and "inference_result" not in record.data
+
+
+@pytest.fixture(scope="module")
+def sentences():
+    x = zoo.shipped("BERT").load_test()[0]
+    return np.resize(x, (60_000, *x.shape[1:]))
+
+
+def test_a_plain_inference_is_stopped_here_and_at_the_server(homes, running, sentences):
+    server = processes.server(homes[0])
+    client = processes.client(homes[1], server.http)
+    running += [server, client]
+    HEServer(server.http).load("BERT")
+    there, here = HEServer(server.http), HEClient(client.http)
+
+    inference_id = here.start_inference("BERT", sentences, encrypted=False)
+    wait_until(lambda: any(one.state == "started" for one in there.get_inferences()))
+    here.stop_inference(inference_id)
+    with pytest.raises(Cancelled, match="was stopped"):
+        here.wait(inference_id)
+    wait_until(lambda: [one.state for one in there.get_inferences()] == ["stopped"], 20)
+
+    here.start_inference("BERT", sentences, encrypted=False)
+    wait_until(lambda: any(one.state == "started" for one in there.get_inferences()))
+    started = time.monotonic()
+    assert client.stop() == server.stop() == 0
+    assert time.monotonic() - started < 15
+
+
+def test_a_plain_inference_has_its_time_too(homes, running, sentences):
+    server = processes.server(homes[0], "--task-seconds", 0.5)
+    running.append(server)
+    HEServer(server.http).load("BERT")
+
+    with pytest.raises(Cancelled, match="longer than the 0.5 s"):
+        HEServer(server.http).inference("BERT", sentences)
+
+
+def test_evaluations_through_the_client_count_as_their_caller_s(homes, running):
+    client = processes.client(homes[1], "127.0.0.1:1", "--queue-per-caller", 1)
+    running.append(client)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # a server that says nothing
+        asked = {"model_type": "MLP", "server_url": f"127.0.0.1:{silent.getsockname()[1]}"}
+        thread = threading.Thread(target=lambda: post(client.http, "/model/test", asked))
+        thread.start()
+        connection, _ = silent.accept()
+        status, envelope = post(client.http, "/model/test", asked)
+        connection.close()
+        thread.join(60)
+
+    assert status == 503 and "has 1 at work or waiting already" in envelope["message"]
 
 
 def test_who_waits_for_a_stopped_inference_hears_of_it(pair, rows):

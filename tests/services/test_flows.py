@@ -293,6 +293,25 @@ def test_errors_of_a_service_are_those_of_the_family(server, client, model, rows
 # refusals
 
 
+@pytest.mark.parametrize(
+    "body, says",
+    [
+        ({}, "is_encryption: is missing; yes or no"),
+        ({"is_encryption": None}, "is_encryption: is missing; yes or no"),
+        ({"is_encryption": ""}, "is_encryption: is missing; yes or no"),
+        ({"encrypted": "yes"}, r"'encrypted': there is no such field; there are model_type.*is_encryption.*server_url; is_encryption"),
+        ({"is_encryption": "no", "Is_Encryption": "yes"}, "'Is_Encryption': there is no such field"),
+    ],
+)
+def test_the_client_sends_no_rows_unless_it_is_said_whether_encrypted(server, client, model, rows, body, says):
+    name, before = upload(client.http, rows), len(HEServer(server.http).get_inferences())
+
+    for given in ({"body": body}, {"form": body}) if None not in body.values() else ({"body": body},):
+        asked = {kind: {"model_type": "MLP", "inf_file_name": name, **fields} for kind, fields in given.items()}
+        assert re.search(says, refused(post(client.http, "/model/inference", **asked), 400))
+    assert len(HEServer(server.http).get_inferences()) == before
+
+
 def test_an_encrypted_inference_is_refused_by_the_server_alone(server, model, rows):
     name = upload(server.http, rows)
 
@@ -306,6 +325,8 @@ def test_an_encrypted_inference_is_refused_by_the_server_alone(server, model, ro
     [
         ("/model/load", {}, 400, "model_type: is missing"),
         ("/model/load", {"model_type": "nothing", "is_init": 1}, 404, "not in the zoo"),
+        ("/model/load", {"model_type": "all", "is_init": 1}, 400, "model_type is 'all'; allowed are MLP"),
+        ("/model/load", {"model_type": "", "is_init": 1}, 400, "model_type is ''; allowed are MLP"),
         ("/model/load", {"model_type": "MLP", "is_init": 2}, 400, "is_init: 2; allowed"),
         ("/model/load", {"model_type": "MLP", "is_init": 1, "model_name": "x"}, 400, "only with is_init 0"),
         ("/model/load", {"model_type": "MLP", "is_init": 0, "model_name": "zzz"}, 404, "no model 'zzz'"),
@@ -321,11 +342,20 @@ def test_an_encrypted_inference_is_refused_by_the_server_alone(server, model, ro
         ("/model/get_list", b"{", 400, "not JSON"),
         ("/model/get_list", b"[1]", 400, "not a JSON object"),
         ("/model/nothing", {}, 404, "/docs"),
-        ("/model/get_list", b" " * ((1 << 20) + 1), 413, "send fewer"),
+        ("/model/get_list/", {}, 404, "/docs"),
+        ("/model/get_inference", b'{"inference_id": "\\ud800"}', 400, "inference_id: .*surrogate"),
+        ("/model/get_list", b" " * ((1 << 20) + 1), 413, "rows come by /model/uploadfile"),
     ],
 )
 def test_wrong_requests_say_what_to_change(server, model, path, body, code, says):
     assert re.search(says, refused(post(server.http, path, body), code))
+
+
+def test_parameters_that_a_model_cannot_run_under_are_the_caller_s_to_change(server, model):
+    small = json.dumps({"poly_modulus_degree": 4096, "coeff_modulus": [20, 20]})
+    asked = {"model_type": "MLP", "is_encryption": True, "enc_param": small, "batch_size": 2}
+
+    assert "answer modulus" in refused(post(server.http, "/model/test", asked), 400)
 
 
 @pytest.mark.parametrize(
@@ -354,7 +384,8 @@ def test_a_deleted_file_is_gone(client, rows):
 
     ok(post(client.http, "/model/deletefile", {"inf_file_name": name}))
 
-    assert "no such file" in refused(post(client.http, "/model/inference", {"model_type": "MLP", "inf_file_name": name}), 404)
+    asked = {"model_type": "MLP", "inf_file_name": name, "is_encryption": "yes"}
+    assert "no such file" in refused(post(client.http, "/model/inference", asked), 404)
 
 
 def test_more_rows_than_the_file_has_are_refused(client, model, rows):

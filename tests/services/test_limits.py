@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 
 import numpy as np
 import pytest
@@ -40,6 +42,20 @@ def test_limits_of_time_and_size(homes, running, rows):
     record = api.get_inference(slow)
     assert record.state == "stopped" and "longer than the 0.1 s" in record.message
     wait_until(lambda: api.health()["pending"] == 0)  # its turn is free again
+
+
+def test_idle_connections_keep_nobody_out(homes, running):
+    client = processes.client(homes[1], "127.0.0.1:1", "--idle-seconds", 2, "--max-requests", 3)
+    running.append(client)
+    host, _, port = client.http.partition(":")
+    with contextlib.ExitStack() as held:
+        idle = [held.enter_context(socket.create_connection((host, int(port)), 10)) for _ in range(75)]
+        for connection in idle:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+
+        assert processes.get(client.http, "/healthz")[0] == processes.post(client.http, "/model/get_inference")[0] == 200
+        assert idle[-1].recv(1 << 16).startswith(b"HTTP/1.1 408 ")
+    assert client.stop() == 0 and client.log() == ""
 
 
 def test_a_server_that_is_told_to_end_finishes_its_rounds_and_its_successor_goes_on(homes, running, rows):

@@ -197,7 +197,7 @@ def test_callers_see_their_own_inferences_and_files_alone(place, model, rows):
         with pytest.raises(NotFoundError, match=r"there is no inference|no such file"):
             call()
     with pytest.raises(NotFoundError, match="no such file"):
-        bob.post("/model/inference", model_type="MLP", inf_file_name=name)
+        bob.post("/model/inference", model_type="MLP", inf_file_name=name, is_encryption="yes")
     alice.delete_file(name)
 
 

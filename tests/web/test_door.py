@@ -153,6 +153,23 @@ def test_one_request_too_many_is_answered_with_503(tokens, metrics):
     assert ask(service, "/model/say")[0] == 200
 
 
+def test_those_who_are_refused_take_nobody_s_place(tokens, metrics):
+    alice, service = tokens.add("alice"), door(tokens, metrics, DoorLimits(requests=1))
+
+    async def both():
+        closing = ((b"connection", b"close"),)
+        refused = [asyncio.ensure_future(asked(service, "/model/say", pieces=[b"x", 3600], more=closing)) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        waits = [one.done() for one in refused]
+        let_in = await asked(service, "/model/say", token=alice)
+        for one in refused:
+            one.cancel()
+        return waits, let_in[0]
+
+    # The first is given time to end what nobody reads; not so the second, beyond as many as may be under way.
+    assert asyncio.run(both()) == ([False, True], 200)
+
+
 def test_a_request_that_stands_still_is_given_up(tokens, metrics):
     service = door(tokens, metrics, DoorLimits(idle_s=0.1))
 

@@ -33,6 +33,8 @@ def test_values_of_json_and_forms(values, due):
         ({}, "name: is missing"),
         ({"name": 1}, "name: 1; allowed: text"),
         ({"name": "a\0"}, "name"),
+        ({"name": "a\ud800"}, r"^name: 'a.ud800'; half of a surrogate pair"),
+        ({"name": "\udfffa"}, "name"),
         ({"name": "a" * 20_001}, "name"),
         ({"name": "a", "count": 0}, "count: 0; allowed: a whole number from 1 to 9"),
         ({"name": "a", "count": 1.5}, "count: 1.5"),
@@ -46,6 +48,25 @@ def test_values_of_json_and_forms(values, due):
 def test_wrong_values_are_named(values, says):
     with pytest.raises(ParameterError, match=says):
         read_fields(FIELDS, values)
+
+
+def test_where_an_answer_is_asked_for_an_empty_one_is_none():
+    asked = (Field("yes", bool, REQUIRED, "yes or no: a matter of consequence"),)
+
+    for values in ({}, {"yes": None}, {"yes": ""}, {"yes": " "}):
+        with pytest.raises(ParameterError, match=r"^yes: is missing; yes or no"):
+            read_fields(asked, values)
+    assert read_fields(asked, {"yes": "no"}) == {"yes": False}
+    pattern = schema(asked)["properties"]["yes"]["pattern"]
+    assert re.search(pattern, "No") and not re.search(pattern, " ")
+
+
+def test_unknown_names_are_refused_where_only_those_of_the_table_are_taken():
+    with pytest.raises(ParameterError, match=r"^'cuont', '.*ud800': there is no such field; there are name, count, yes; yes: 7"):
+        read_fields(FIELDS, {"name": "a", "cuont": 3, "\ud800": 1, "yes": 7}, only_these=True)
+    with pytest.raises(ParameterError, match=r"and 90 more: there is no such field"):
+        read_fields(FIELDS, {"name": "a", **{f"x{number}": 1 for number in range(100)}}, only_these=True)
+    assert schema(FIELDS, only_these=True)["additionalProperties"] is False and "additionalProperties" not in schema(FIELDS)
 
 
 def test_the_schema_says_the_same():

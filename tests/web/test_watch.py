@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from concurrent.futures import Future
 
@@ -13,7 +14,7 @@ from he_backend.errors import Cancelled, NotFoundError
 from he_backend.web.answers import QueueFull
 from he_backend.web.callers import calling
 from he_backend.web.metrics import Metrics
-from he_backend.web.records import Records
+from he_backend.web.records import MOST_LISTED, Records
 from he_backend.web.tasks import Outcome, Tasks
 from he_backend.web.watch import TaskWatch, seen, stop_seen
 
@@ -119,6 +120,22 @@ def test_inferences_are_their_callers_own(tasks, metrics):
     with calling(ROOT):
         assert [one["inference_id"] for one in seen(tasks, "")] == [ids[BOB], ids[ALICE]]
         assert len(seen(tasks, "", 1)) == 1 and seen(tasks, ids[ALICE])[0]["caller"] == "alice"
+
+
+def test_others_newer_inferences_hide_nobody_s_own(tasks, metrics, tmp_path):
+    mine, future = started(TaskWatch(metrics), tasks, ALICE)
+    future.result(20)
+    with sqlite3.connect(tmp_path / "tasks.sqlite") as database:
+        names = "inference_id, service, state, start_us, end_us, what, figures, message, caller"
+        row = "'test', 'finished', ?, 1, '{\"caller\": \"bob\"}', '{}', '', 'bob'"
+        newer = [(str(number), 1 << 53) for number in range(MOST_LISTED + 1)]
+        database.executemany(f"INSERT INTO he_nn_inferences ({names}) VALUES (?, {row})", newer)
+    database.close()
+
+    with calling(ALICE):
+        assert [one["inference_id"] for one in seen(tasks, "")] == [mine]
+    with calling(ROOT):
+        assert {one["caller"] for one in tasks.list(2)} == {"bob"}
 
 
 def test_outside_of_a_request_nothing_is_seen(tasks):

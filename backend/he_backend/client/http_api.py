@@ -5,6 +5,7 @@ Rows, keys and predictions stay in this process's memory. To a server go ciphert
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 from concurrent.futures import Future
@@ -24,14 +25,14 @@ from he_backend.client.report import Report
 from he_backend.client.rounds import Progress
 from he_backend.client.rows import check_rows
 from he_backend.client.stoppable import StoppableLink
-from he_backend.errors import InputError, ParameterError
+from he_backend.errors import HeError, InputError, ParameterError
 from he_backend.inference.schedule import DEFAULT_LANES, DEFAULT_MEMORY_BYTES
 from he_backend.protocol.transport import Retry
 from he_backend.version import VERSION
 from he_backend.web import model_fields as fields
 from he_backend.web.app import Operation, make_app
 from he_backend.web.callers import current_caller
-from he_backend.web.fields import Field
+from he_backend.web.fields import REQUIRED, Field
 from he_backend.web.figures import inference_figures
 from he_backend.web.inference_operations import InferenceOperations, Started
 from he_backend.web.tasks import Outcome, Running, Tasks
@@ -40,6 +41,10 @@ from he_backend.web.watch import TaskWatch
 
 _ABOUT = "HE-client: holds the secret keys, encrypts rows for an HE-server, decrypts its answers. It belongs in the data owner's zone."
 _LONG = ("/model/test",)
+_ANSWER_TIMEOUT_S = 30.0  # without a byte, from a server that answers at once: what it works on, it is asked about again and again
+_IN_THE_CLEAR_OR_NOT = Field(
+    "is_encryption", bool, REQUIRED, "yes or no: yes encrypts the rows here, no sends them to the HE-server in the clear"
+)
 RETRY = Retry(attempts=9, backoff_s=0.5)  # a server may take half a minute to come back
 
 
@@ -70,12 +75,13 @@ class ClientApi(InferenceOperations):
         """The HTTP service; `origins` are those of other pages that may ask it."""
         server = Field("server_url", str, "", f"HTTP address of the HE-server; without it {self._default}")
         operations = [
-            *(
-                Operation(operation.path, operation.doc, (*operation.fields, server), operation.handler, operation.upload)
-                for operation in self.operations(self.infer, "Encrypted inference (is_encryption yes), or plain at the HE-server (no).")
-                if operation.path == "/model/inference"
+            # A word left out or misspelled here must not send rows in the clear.
+            *self.operations(
+                self.infer,
+                "Encrypted inference (is_encryption yes), or plain at the HE-server (no).",
+                (*(_IN_THE_CLEAR_OR_NOT if one.name == _IN_THE_CLEAR_OR_NOT.name else one for one in fields.INFERENCE), server),
+                only_these=True,
             ),
-            *(one for one in self.operations(self.infer, "") if one.path != "/model/inference"),
             *(
                 Operation(path, f"Passed on to the HE-server. {doc}", (*table, server), self._forward(path))
                 for path, doc, table in (
@@ -94,8 +100,8 @@ class ClientApi(InferenceOperations):
 
     def ready(self) -> dict[str, Any]:
         """Raises when the records cannot be read, or the default server does not answer or does not take this service's token."""
-        self.tasks.list()
-        server = self._server("")
+        self.tasks.list(1)
+        server = self._server("", _ANSWER_TIMEOUT_S)  # anybody may ask, and a server that is silent holds a thread
         server.get_list()
         return {"server": server.health(), **self.health()}
 
@@ -113,7 +119,7 @@ class ClientApi(InferenceOperations):
         """/model/inference."""
         params = fields.parameters(encryption_params)
         rows = fields.first_rows(self.uploads.get(inf_file_name), batch_size)
-        server = self._server(server_url)
+        server = self._server(server_url) if is_encryption else self._server(server_url, _ANSWER_TIMEOUT_S)
         model = server.find(model_type, model_name)
         what = {
             "model_id": model.model_id,
@@ -129,7 +135,7 @@ class ClientApi(InferenceOperations):
         def work(running: Running) -> Outcome:
             if is_encryption:
                 return self._encrypted(running, server, model, rows, params)
-            return _plain(server, model, rows)
+            return _plain(running, server, model, rows)
 
         return self.start(what, work, wait)
 
@@ -170,23 +176,32 @@ class ClientApi(InferenceOperations):
             server = self._server(server_url)
             given = {name: value for name, value in values.items() if value is not None}
             if path in _LONG:  # the others answer while inferences keep every worker busy
-                return self.tasks.run(lambda: server.post(path, **given))
+                return self.watch.run(self.tasks, lambda: server.post(path, **given))
             return server.post(path, **given)
 
         return forward
 
-    def _server(self, server_url: str) -> HEServer:
+    def _server(self, server_url: str, timeout_s: float = 3600.0) -> HEServer:
         url = HEServer(server_url or self._default, credentials=Credentials()).url
         if self._fixed and url != self._default:
             raise ParameterError(f"server_url: {url}; this HE-client works with {self._default} only")
         # A request may name any server: what proves who we are is for the operator's own choice alone.
         credentials = self._credentials if url == self._default else self._credentials.without_secrets()
-        return PermittedServer(url, current_caller(), credentials)
+        return PermittedServer(url, current_caller(), credentials, timeout_s)
 
 
-def _plain(server: HEServer, model: Model, rows: np.ndarray) -> Outcome:
-    """The user says that the server may see the rows: they go there, under a name of their own, and are forgotten there at once."""
-    done = server.inference(model.model_type, rows, model.model_id)
+def _plain(running: Running, server: HEServer, model: Model, rows: np.ndarray) -> Outcome:
+    """The user says that the server may see the rows: they go there, under a name of their own, and are forgotten there at once.
+
+    A stop here is one there.
+    """
+    inference_id = server.start_inference(model.model_type, rows, model.model_id, running.proceed)
+    try:
+        done = server.wait(inference_id, lambda _: running.proceed())
+    except BaseException:
+        with contextlib.suppress(HeError):  # it has ended, or the server is gone: what led here matters more
+            server.stop_inference(inference_id)
+        raise
     return Outcome(done.outputs, done.seconds, done.figures, f"NOT encrypted: {len(rows)} rows went to {server.url} in the clear")
 
 

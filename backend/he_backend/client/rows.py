@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from he_backend.errors import InputError
+from he_backend.graph.fitting import check_fitting
 from he_backend.graph.model import ValueSpec
-
-_ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -123,16 +122,7 @@ def _check_source(source: Any, spec: ValueSpec) -> None:
         raise InputError(f"input {spec.name}: the shape is {source.shape}; expected is (rows, {', '.join(map(str, spec.shape))})")
     if source.dtype.kind == "f" and np.dtype(spec.dtype).kind in "iu":
         raise InputError(f"input {spec.name}: the type is {source.dtype}; integers ({spec.dtype}) are expected")
-    if spec.dtype == "bool":
-        says = "have numbers other than 0 and 1"
-    else:
-        says = "have NaN or infinity" if source.dtype.kind == "f" else f"have numbers that {spec.dtype} cannot hold"
-    bad = 0
-    for start in range(0, len(source), _ROWS_AT_ONCE):
-        fits = _fitting(source[start : start + _ROWS_AT_ONCE], np.dtype(spec.dtype))
-        bad += int((~fits.reshape(len(fits), -1).all(axis=1)).sum())
-    if bad:
-        raise InputError(f"input {spec.name}: {bad} of {len(source)} rows {says}; mend or leave out these rows")
+    check_fitting(source, spec)
 
 
 def _array(name: str, source: Any) -> np.ndarray:
@@ -141,16 +131,3 @@ def _array(name: str, source: Any) -> np.ndarray:
         return np.asarray(source)
     except (ValueError, TypeError, OverflowError):
         raise InputError(f"input {name}: the rows are no array of numbers; give every row the same shape") from None
-
-
-def _fitting(part: np.ndarray, wanted: np.dtype[Any]) -> np.ndarray:
-    """bool [rows, …]: which numbers are finite, and stay what they are, up to rounding, in the wanted type."""
-    if wanted.kind == "b":
-        return np.asarray((part == 0) | (part == 1))
-    if wanted.kind == "f":
-        with np.errstate(over="ignore"):  # what the type cannot hold becomes infinite
-            return np.isfinite(np.asarray(part, dtype=wanted))
-    if part.dtype.kind == "b":
-        return np.ones(part.shape, bool)
-    held, given = np.iinfo(wanted), np.iinfo(part.dtype)
-    return np.asarray((part >= max(held.min, given.min)) & (part <= min(held.max, given.max)))

@@ -32,10 +32,20 @@ from he_backend.local import infer as infer_local
 @credential_options
 @click.option("--out", type=click.Path(dir_okay=False), help="Write the predictions to this .npy (or .npz by output name).")
 @click.option("--repeat", type=click.IntRange(min=1), default=1, show_default=True, help="Warm runs; seconds are the median run's.")
+@click.option("--json-errors", is_flag=True, hidden=True, help="Tell errors as JSON: for the HE-server, which runs this command.")
 @run_options
-def infer(model: str, rows: str, server: str | None, credentials: Credentials, out: str | None, repeat: int, options: RunOptions) -> None:
+def infer(
+    model: str,
+    rows: str,
+    server: str | None,
+    credentials: Credentials,
+    out: str | None,
+    repeat: int,
+    json_errors: bool,
+    options: RunOptions,
+) -> None:
     """Encrypted predictions of MODEL (an ONNX file) for ROWS (.npy, or .npz by input name)."""
-    with errors_shown():
+    with errors_shown(json_errors):
         check_file("--out", out, [".npy", ".npz"])
         values = load_rows(rows)
         if server is None:

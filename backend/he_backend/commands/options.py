@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import click
 from he_backend.errors import HeError
 from he_backend.inference.plan import DEFAULT_BITS
 from he_backend.inference.schedule import DEFAULT_MEMORY_BYTES
+from he_backend.protocol.failures import failure_of
 
 if TYPE_CHECKING:  # `he-nn serve` must not load the client's half, where secret keys are
     from he_backend.client.rounds import Progress
@@ -82,12 +84,16 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def errors_shown() -> Iterator[None]:
-    """Our errors as one message and exit status 1, without a trace."""
+def errors_shown(as_json: bool = False) -> Iterator[None]:
+    """Our errors as one message and exit status 1, without a trace; `as_json` as {"error": kind, "message"} for a program that called."""
     try:
         yield
     except HeError as error:
-        raise click.ClickException(str(error)) from None
+        if not as_json:
+            raise click.ClickException(str(error)) from None
+        failure = failure_of(error)
+        click.echo(json.dumps({"error": failure.kind, "message": failure.message}), err=True)
+        raise click.exceptions.Exit(1) from None
 
 
 def progress_shown() -> Callable[[Progress], None] | None:

@@ -166,5 +166,5 @@ def run_service(api: Any, metrics: Any, guard: Protection, listener: Any, on_sto
 
     tls = server_context(guard.identities, guard.client_ca) if guard.identities is not None else None
     door = Door(api, guard.gate, metrics, DoorLimits(options.max_requests, options.idle_seconds))
-    # Connections that ask nothing are bounded too.
-    run(door, listener, on_stop, tls, options.grace_seconds, 2 * options.max_requests + 64)
+    waiting = 2 * options.max_requests + 64  # connections that ask nothing: file descriptors are not without end
+    run(door, listener, on_stop, tls, options.grace_seconds, idle_s=options.idle_seconds, most_waiting=waiting)

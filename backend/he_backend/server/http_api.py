@@ -55,7 +55,7 @@ class ServerApi(InferenceOperations):
 
     def ready(self) -> dict[str, Any]:
         """The number of models; raises when the registry or the records cannot be read."""
-        self.tasks.list()
+        self.tasks.list(1)
         return {"models": len(self._owner.registry.list()), **self.health()}
 
     def load(self, model_type: str, is_init: int | None, model_name: str) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class ServerApi(InferenceOperations):
 
         def work(running: Running) -> Outcome:
             started = time.perf_counter()
-            outputs = self._owner.predict(record, rows)
+            outputs = self._owner.predict(record, rows, running.proceed)
             seconds = time.perf_counter() - started
             running.progress(1, 1)
             log = f"{len(rows)} rows in the clear; this server has seen them, as is_encryption 'no' says it may"

@@ -10,17 +10,19 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping
 
 import numpy as np
 
 from he_backend.access.credentials import CREDENTIAL_VARIABLES, TOKEN_VARIABLE
 from he_backend.ckks.params import Params
-from he_backend.errors import EngineError, InputError
+from he_backend.errors import Cancelled, EngineError, HeError, InputError
 from he_backend.graph import Program, Reference
 from he_backend.graph.card import Card
+from he_backend.graph.fitting import check_fitting
 from he_backend.graph.program import summarise
 from he_backend.graph.quality import quality
+from he_backend.protocol.failures import KINDS
 from he_backend.server.labelled import batch_of
 from he_backend.server.models import RegistryModels
 from he_backend.server.planning import plan_of
@@ -29,6 +31,9 @@ from he_backend.server.registry import LATEST, ModelRecord, Registry
 from he_backend.web.figures import inference_figures
 
 SIMULATION_S = 3600.0
+# What a simulated client may fail with that the request caused; that it does not reach this very server is no fault of the caller's.
+_OF_THE_CALLER = ("security", "parameter", "model", "input", "capacity", "not_found")
+_MOMENT_S = 0.5  # between two looks at whether the work shall end
 NO_FIGURES: Mapping[str, Any] = {}
 
 
@@ -101,11 +106,22 @@ class Owner:
         measured = _quality(outputs, y, record)
         return Evaluation(start, len(x), measured.pop("test_acc", None), seconds, {**figures, **measured})
 
-    def predict(self, record: ModelRecord, rows: np.ndarray) -> np.ndarray:
-        """The plain network's first output for rows [rows, ...]; rows may be flat. Raises InputError when they do not fit."""
+    def predict(self, record: ModelRecord, rows: np.ndarray, proceed: Callable[[], object] = lambda: None) -> np.ndarray:
+        """The plain network's first output for rows [rows, ...]; rows may be flat. Raises InputError when they do not fit.
+
+        `proceed` is called before each piece of the work, which takes a moment, and may raise to end it.
+        """
         program = self._program(record)
-        values = _as_input(program, rows)
-        return next(iter(Reference(program).run(values).values()))
+        values, reference = _as_input(program, rows), Reference(program)
+        parts, done, count = [], 0, 1
+        while done < len(values):
+            proceed()
+            started = time.perf_counter()
+            parts.append(next(iter(reference.run(values[done : done + count]).values())))
+            done += count
+            seconds = time.perf_counter() - started
+            count = 4 * count if seconds < _MOMENT_S / 4 else max(1, count // 4) if seconds > _MOMENT_S else count
+        return np.concatenate(parts)
 
     def _program(self, record: ModelRecord) -> Program:
         return self._models.find(record.model_id).program
@@ -119,26 +135,40 @@ def simulate(
 ) -> tuple[dict[str, np.ndarray], Mapping[str, Any]]:
     """Outputs and figures of an encrypted inference by a client in a process of its own: secret keys have no business in this one.
 
-    The rows are the model owner's test rows. Raises EngineError when the client fails.
+    The rows are the model owner's test rows. Raises what the client failed with where that is for the caller to mend, Cancelled when it
+    took too long, otherwise EngineError.
     """
     with tempfile.TemporaryDirectory() as folder:
         source, target, preset = (Path(folder) / name for name in ("rows.npy", "out.npz", f"{params.name}.json"))
         np.save(source, rows, allow_pickle=False)
         preset.write_text(json.dumps(params.literal()), encoding="utf-8")
         command = [sys.executable, "-m", "he_backend.cli", "infer", model_id, str(source), "--server", channel]
-        command += ["--preset", str(preset), "--json", "--out", str(target)]
+        command += ["--preset", str(preset), "--json", "--json-errors", "--out", str(target)]
         # The channel is this process's own, in the clear on loopback; credentials for other services have no business there.
         environment = {name: value for name, value in os.environ.items() if name not in CREDENTIAL_VARIABLES}
         environment[TOKEN_VARIABLE] = token
         try:
             done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, env=environment)
         except subprocess.TimeoutExpired:
-            raise EngineError(f"the simulated client took longer than {timeout_s:g} s; take a smaller batch_size") from None
+            raise Cancelled(
+                f"the simulated client took longer than the {timeout_s:g} s that one may (--task-seconds); take a smaller batch_size"
+            ) from None
         if done.returncode != 0:
-            lines = done.stderr.strip().splitlines() or ["it ended without a word"]
-            raise EngineError(f"the simulated client failed: {lines[-1][:500]}")
+            raise _failed(done.stderr)
         with np.load(target, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}, inference_figures(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def _failed(stderr: str) -> HeError:
+    """The error of a client that failed, by what it said last."""
+    last = (stderr.strip().splitlines() or ["it ended without a word"])[-1]
+    try:
+        told = json.loads(last)
+        kind, message = str(told["error"]), str(told["message"])
+    except (ValueError, TypeError, KeyError):
+        kind, message = "", last
+    error = KINDS[kind] if kind in _OF_THE_CALLER else EngineError
+    return error(f"the simulated client failed: {message[:500]}")
 
 
 def _as_input(program: Program, rows: np.ndarray) -> np.ndarray:
@@ -150,8 +180,7 @@ def _as_input(program: Program, rows: np.ndarray) -> np.ndarray:
         raise InputError(f"the file has rows of shape {rows.shape[1:]}, the model takes {tuple(spec.shape)}, or {size} values flat")
     if rows.dtype.kind == "f" and np.dtype(spec.dtype).kind in "iu":
         raise InputError(f"the file holds {rows.dtype}, the model takes whole numbers ({spec.dtype})")
-    if not np.isfinite(rows).all():
-        raise InputError("the file has NaN or infinity; mend or leave out these rows")
+    check_fitting(rows, spec)
     return np.ascontiguousarray(rows, dtype=spec.dtype).reshape((len(rows), *spec.shape))
 
 

@@ -143,8 +143,10 @@ class Registry:
     def add_again(self, model_type: str, otherwise: str = "") -> ModelRecord:
         """A new record, with an id and name of its own, of the newest model of a type: the same file and test set.
 
-        Raises NotFoundError, which starts with `otherwise`, when none of that type is registered.
+        Raises NotFoundError, which starts with `otherwise`, when none of that type is registered; ParameterError for what is
+        no type, such as all.
         """
+        model_type = canonical_type(model_type)
         try:
             first = self.get(LATEST, model_type)
         except NotFoundError:

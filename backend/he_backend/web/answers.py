@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from he_backend import errors
 from he_backend.protocol.failures import failure_of
+from he_backend.web.numbers import with_null
 
 RETRY_AFTER_S = 5
 _log = logging.getLogger(__name__)
@@ -50,7 +51,11 @@ _HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(RETRY_
 
 def answer(data: Mapping[str, Any], message: str = "success", code: int = 200, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The envelope, with the HTTP status that equals its code."""
-    return JSONResponse({"code": code, "data": dict(data), "message": message}, status_code=code, headers=dict(headers or {}))
+    envelope, more = {"code": code, "data": dict(data), "message": message}, dict(headers or {})
+    try:
+        return JSONResponse(envelope, status_code=code, headers=more)
+    except ValueError:  # a figure that is no number
+        return JSONResponse(with_null(envelope), status_code=code, headers=more)
 
 
 def refusal(error: BaseException) -> JSONResponse:

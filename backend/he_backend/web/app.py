@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from he_backend.version import VERSION
 from he_backend.web import answers, page
 from he_backend.web.body import read_upload, read_values
+from he_backend.web.budget import Budget
 from he_backend.web.fields import Field, read_fields, schema
 from he_backend.web.origin import SameOrigin
 
@@ -24,13 +25,25 @@ Handler = Callable[..., Union[Data, "Future[Data]"]]
 
 @dataclass(frozen=True)
 class Operation:
-    """One path. `handler` gets the fields by name (and the file's bytes, where `upload` says how many there may be)."""
+    """One path. `handler` gets the fields by name (and the file's bytes, where `upload` says how many there may be).
+
+    With `only_these` a name that is none of the fields' is refused, otherwise it is left alone.
+    """
 
     path: str
     doc: str
     fields: Sequence[Field]
     handler: Handler
     upload: int = 0
+    only_these: bool = False
+
+    def read(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields' values; raises ParameterError."""
+        return read_fields(self.fields, values, self.only_these)
+
+    def schema(self) -> dict[str, Any]:
+        """The fields as a JSON schema."""
+        return schema(self.fields, self.only_these)
 
 
 def make_app(
@@ -47,6 +60,7 @@ def make_app(
     """
     # The usual /docs loads its scripts from elsewhere; ours works without the internet.
     app = FastAPI(title=title, version=VERSION, description=about, docs_url=None, redoc_url=None)
+    app.router.redirect_slashes = False  # a redirect has no envelope, and a POST that follows it may lose its body
     answers.install(app)
     app.add_middleware(SameOrigin, allowed=tuple(origins))
     page.install(app, title, about)
@@ -54,8 +68,8 @@ def make_app(
         app.add_api_route(
             operation.path, _endpoint(operation), methods=["POST"], summary=operation.doc, openapi_extra=_described(operation)
         )
-    for path, call, what in (("/healthz", health, "The process is alive."), ("/readyz", ready, "It can do its work.")):
-        app.add_api_route(path, _probe(call), methods=["GET"], summary=what, response_class=Response)
+    for path, probe, what in (("/healthz", _alive(health), "The process is alive."), ("/readyz", _probe(ready), "It can do its work.")):
+        app.add_api_route(path, probe, methods=["GET"], summary=what, response_class=Response)
 
     @app.get("/docs", include_in_schema=False)
     def docs() -> HTMLResponse:
@@ -65,13 +79,16 @@ def make_app(
 
 
 def _endpoint(operation: Operation) -> Callable[[Request], Awaitable[Response]]:
+    budget = Budget(operation.upload)
+
     async def endpoint(request: Request) -> Response:
         if operation.upload:
-            values, data = await read_upload(request, operation.upload)
-            result = await run_in_threadpool(operation.handler, data, **read_fields(operation.fields, values))
+            with budget.share() as take:
+                values, data = await read_upload(request, operation.upload, take)
+                result = await run_in_threadpool(operation.handler, data, **operation.read(values))
         else:
             values = await read_values(request)
-            result = await run_in_threadpool(operation.handler, **read_fields(operation.fields, values))
+            result = await run_in_threadpool(operation.handler, **operation.read(values))
         if isinstance(result, Future):
             result = await asyncio.wrap_future(result)
         return answers.answer(result)
@@ -79,6 +96,16 @@ def _endpoint(operation: Operation) -> Callable[[Request], Awaitable[Response]]:
     endpoint.__annotations__ = {"request": Request, "return": Response}  # FastAPI reads them, and cannot resolve them from here as text
     endpoint.__name__ = operation.path.strip("/").replace("/", "_")
     return endpoint
+
+
+def _alive(call: Callable[[], Data]) -> Callable[[], Awaitable[Response]]:
+    # In the event loop itself, which alone it asks about: threads may all be at work.
+    async def alive() -> Response:
+        return answers.answer(call())
+
+    alive.__annotations__ = {"return": Response}
+    alive.__name__ = "probe"
+    return alive
 
 
 def _probe(call: Callable[[], Data]) -> Callable[[], Response]:
@@ -91,7 +118,7 @@ def _probe(call: Callable[[], Data]) -> Callable[[], Response]:
 
 
 def _described(operation: Operation) -> dict[str, Any]:
-    body = schema(operation.fields)
+    body = operation.schema()
     if operation.upload:
         properties = {**body["properties"], "file": {"type": "string", "format": "binary", "description": "the .npy file"}}
         content = {"multipart/form-data": {"schema": {**body, "properties": properties, "required": ["file"]}}}
@@ -122,7 +149,7 @@ def _page(title: str, about: str, operations: Sequence[Operation]) -> str:
     for operation in operations:
         head = "<tr><th>field</th><th>type</th><th>default</th><th>meaning</th></tr>"
         parts.append(f"<h2><code>{operation.path}</code></h2><p>{html.escape(operation.doc)}</p><table>{head}")
-        body = schema(operation.fields)
+        body = operation.schema()
         for name, field in body["properties"].items():
             default = "required" if name in body["required"] else str(field.get("default", ""))
             cells = (name, field["type"][0], default, field["description"])

@@ -6,10 +6,11 @@ It stands before the service, so nothing of a request's body is read before its 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from dataclasses import dataclass
-from typing import Any, Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Awaitable, Callable, Iterator, Mapping, MutableMapping
 
 from fastapi import FastAPI
 
@@ -50,16 +51,17 @@ class Door:
     def __init__(self, app: FastAPI, gate: Gate, metrics: Metrics, limits: DoorLimits = DoorLimits()) -> None:
         self._app, self._gate, self._metrics, self._limits = app, gate, metrics, limits
         self._paths = frozenset(str(getattr(route, "path", "")) for route in app.routes) | {METRICS_PATH}
-        self._requests = 0
+        self._requests = self._admitted = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(receive, send, self._limits.idle_s, _closes(scope))
-        caller = _NOBODY
         self._requests += 1
+        # Where many are under way, nobody's unwanted body is waited for.
+        exchange = _Exchange(receive, send, self._limits.idle_s, _closes(scope) and self._requests <= self._limits.requests)
+        caller, place = _NOBODY, 0 if _is_open(scope) else 1
         try:
             try:
                 caller = self._admit(scope)
@@ -68,7 +70,8 @@ class Door:
                 self._metrics.refused(type(problem).__name__)
                 await answers.refusal(problem)(scope, exchange.receive, exchange.send)
                 return
-            with calling(caller):
+            # Those that were refused, and probes, take nobody's place.
+            with calling(caller), self._taken(place):
                 if scope["path"] == METRICS_PATH and scope["method"] == "GET":
                     await self._metrics.response()(scope, exchange.receive, exchange.send)
                 else:
@@ -79,8 +82,7 @@ class Door:
 
     def _admit(self, scope: Scope) -> Caller:
         """The caller; raises HeError where the request goes no further."""
-        path = scope["path"]
-        is_open = scope["method"] in ("GET", "HEAD") and (path in OPEN_PATHS or path.startswith(OPEN_BELOW))
+        path, is_open = scope["path"], _is_open(scope)
         authorization = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"), "")
         try:
             caller = self._gate.admit(authorization)
@@ -96,9 +98,17 @@ class Door:
             return caller
         if caller.role == MONITOR:
             raise NotPermitted(f"token {caller.name!r} has role {MONITOR}: it reads the metrics and nothing else")
-        if self._requests > self._limits.requests:
+        if self._admitted >= self._limits.requests:
             raise QueueFull(f"{self._limits.requests} requests are under way, more are not taken; ask again in a few seconds")
         return caller
+
+    @contextlib.contextmanager
+    def _taken(self, places: int) -> Iterator[None]:
+        self._admitted += places
+        try:
+            yield
+        finally:
+            self._admitted -= places
 
     def _told(self, scope: Scope, caller: Caller, exchange: _Exchange) -> None:
         seconds = time.perf_counter() - exchange.started
@@ -147,6 +157,10 @@ class _Exchange:
                 return
             taken += len(message.get("body", b""))
             self._complete = message["type"] != "http.request" or not message.get("more_body", False)
+
+
+def _is_open(scope: Scope) -> bool:
+    return scope["method"] in ("GET", "HEAD") and (scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_BELOW))
 
 
 def _closes(scope: Scope) -> bool:

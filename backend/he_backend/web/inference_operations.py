@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from typing import Any, Callable, Mapping, Union
+from typing import Any, Callable, Mapping, Sequence, Union
 
 from he_backend.errors import Cancelled
 from he_backend.web import model_fields as fields
 from he_backend.web.app import Operation
+from he_backend.web.fields import Field
 from he_backend.web.tasks import Outcome, Running, Tasks
 from he_backend.web.uploads import Uploads
 from he_backend.web.watch import TaskWatch, seen, stop_seen
@@ -40,13 +41,15 @@ class InferenceOperations:
         outcome.add_done_callback(done)
         return result
 
-    def operations(self, infer: Callable[..., Started], about: str) -> list[Operation]:
-        """The operations' table."""
+    def operations(
+        self, infer: Callable[..., Started], about: str, table: Sequence[Field] = fields.INFERENCE, only_these: bool = False
+    ) -> list[Operation]:
+        """The operations; `table` has the fields of /model/inference, and with `only_these` others are refused there."""
         most = self.uploads.most_bytes + _OVERHEAD_BYTES
         return [
             Operation("/model/uploadfile", "Upload an .npy file; it is kept in memory only.", fields.UPLOAD, self._upload, most),
             Operation("/model/deletefile", "Forget an uploaded file.", fields.DELETE_FILE, self._delete),
-            Operation("/model/inference", about, fields.INFERENCE, infer),
+            Operation("/model/inference", about, table, infer, only_these=only_these),
             Operation("/model/get_inference", "One inference or all, with state and progress.", fields.GET_INFERENCE, self._get),
             Operation("/model/stop_inference", "Stop an inference.", fields.STOP, self._stop),
         ]

@@ -10,6 +10,7 @@ import numpy as np
 from he_backend.ckks.params import PRESETS, Params, check_params, load_params
 from he_backend.errors import InputError, ParameterError
 from he_backend.web.fields import REQUIRED, Field
+from he_backend.web.numbers import array_text
 from he_backend.web.records import MOST_LISTED
 from he_backend.web.tasks import Outcome
 
@@ -99,7 +100,7 @@ def inference_answer(inference_id: str, what: Mapping[str, Any], outcome: Outcom
         "inference_id": inference_id,
         "loadModel": "success",
         **{name: what[name] for name in kept},
-        "inference_result": json.dumps(outcome.outputs.tolist()),
+        "inference_result": array_text(outcome.outputs),
         "time_cost": seconds_text(outcome.seconds),
         "figures": dict(outcome.figures),
         "log": outcome.log,
@@ -117,6 +118,6 @@ def record_answer(record: Mapping[str, Any]) -> dict[str, Any]:
     shown = {name: value for name, value in record.items() if name != "outcome"}
     outcome = record.get("outcome")
     if outcome is not None:
-        shown["inference_result"] = json.dumps(outcome.outputs.tolist())
+        shown["inference_result"] = array_text(outcome.outputs)
         shown["time_cost"], shown["log"] = seconds_text(outcome.seconds), outcome.log
     return shown

@@ -10,6 +10,7 @@ from typing import Any, Callable
 import uvicorn
 
 from he_backend.errors import TransportError
+from he_backend.web.connections import connections
 
 GRACE_S = 10
 
@@ -34,22 +35,30 @@ def run(
     on_stop: Callable[[], object],
     tls: ssl.SSLContext | None = None,
     grace_s: int = GRACE_S,
-    most_connections: int | None = None,
+    *,
+    idle_s: float,
+    most_waiting: int,
 ) -> None:
-    """Serves until SIGINT or SIGTERM: new connections are refused, requests under way get `grace_s`; then `on_stop` is called."""
+    """Serves until SIGINT or SIGTERM: new connections are refused, requests under way get `grace_s`; then `on_stop` is called.
+
+    A request's head must come within `idle_s`; connections that ask nothing make room for new ones beyond `most_waiting`.
+    """
 
     def ignore(*_: Any) -> None:
         """uvicorn takes the signals while it runs, and newer versions raise them again afterwards."""
 
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, ignore)
+    protocol: Any = connections(most_waiting, idle_s)
     config = uvicorn.Config(
         app,
         log_config=None,  # the service's own (web/logs.py)
         access_log=False,
         timeout_graceful_shutdown=grace_s,
         server_header=False,
-        limit_concurrency=most_connections,
+        # One HTTP implementation, whatever else is installed; how many requests there may be is the door's business, which answers for it.
+        http=protocol,
+        ws="none",
     )
     config.load()
     config.ssl = tls  # made by ourselves: one way for all versions of uvicorn

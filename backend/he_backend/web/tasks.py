@@ -17,6 +17,7 @@ from he_backend.errors import Cancelled, EngineError, ParameterError
 from he_backend.protocol.failures import failure_of
 from he_backend.web import records
 from he_backend.web.answers import QueueFull
+from he_backend.web.ends import Ends
 from he_backend.web.records import Record, Records
 
 MOST_RESULT_BYTES = 256 << 20
@@ -43,7 +44,8 @@ class Running:
         self.queued = True
         self.why = ""
         self._note, self._noted = note, 0.0
-        self._stopped = threading.Event()
+        self._stopped, self._closed = threading.Event(), False
+        self._lock = threading.Lock()
         self._on_stop: Callable[[], object] | None = None
 
     def progress(self, done: int, total: int) -> None:
@@ -58,19 +60,34 @@ class Running:
         """Whether it shall stop."""
         return self._stopped.is_set()
 
+    def proceed(self) -> None:
+        """Raises Cancelled when it shall stop."""
+        if self.stopped():
+            raise Cancelled(self.why)
+
     def on_stop(self, call: Callable[[], object]) -> None:
         """What to call once when it shall stop, such as closing a connection that work waits for."""
         self._on_stop = call
         if self.stopped():
             call()
 
-    def stop(self, why: str) -> None:
-        """Tells the work to stop."""
-        self.why = self.why or why
-        self._stopped.set()
+    def stop(self, why: str) -> bool:
+        """Tells the work to stop; False when it comes too late: how it ended is settled."""
+        with self._lock:
+            if self._closed:
+                return False
+            self.why = self.why or why
+            self._stopped.set()
         if self._on_stop is not None:
             with contextlib.suppress(Exception):
                 self._on_stop()
+        return True
+
+    def close(self) -> bool:
+        """Takes no stop any more; whether one came in time."""
+        with self._lock:
+            self._closed = True
+            return self._stopped.is_set()
 
 
 class Tasks:
@@ -80,7 +97,7 @@ class Tasks:
     """
 
     def __init__(self, kept: Records, workers: int, waiting: int) -> None:
-        self._records, self._most = kept, workers + waiting
+        self._records, self._ends, self._most = kept, Ends(kept), workers + waiting
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="he-nn-task")
         self._running: dict[str, Running] = {}
         self._futures: dict[str, Future[Outcome]] = {}
@@ -91,8 +108,14 @@ class Tasks:
 
     def run(self, work: Callable[[], Any]) -> Future[Any]:
         """Work without a record, in its turn."""
+
+        def in_turn() -> Any:
+            if self._closed:
+                raise Cancelled(_SHUTDOWN)
+            return work()
+
         self._enter()
-        future = self._pool.submit(work)
+        future = self._pool.submit(in_turn)
         future.add_done_callback(self._leave)
         return future
 
@@ -114,24 +137,25 @@ class Tasks:
 
     def stop(self, inference_id: str) -> Record:
         """Tells an inference to stop. Raises NotFoundError, or ParameterError when it has ended already."""
-        record = self._records.get(inference_id)
+        record = self._record(inference_id)
         with self._lock:
             running = self._running.get(inference_id)
-        if running is None:
-            raise ParameterError(f"inference_id: {inference_id} has ended already ({self._records.get(inference_id).state})")
-        self._stop(running, "stopped on request")
+        if running is None or not self._stop(running, "stopped on request"):
+            state = self._record(inference_id).state
+            raise ParameterError(f"inference_id: {inference_id} has ended already" + ("" if state == records.STARTED else f" ({state})"))
         return record
 
     def get(self, inference_id: str) -> dict[str, Any]:
         """The record of one inference, with its outcome while that is in memory."""
-        shown = self._shown(self._records.get(inference_id))
+        shown = self._shown(self._record(inference_id))
         with self._lock:
             outcome = self._outcomes.get(inference_id)
         return {**shown, "outcome": outcome}
 
-    def list(self, most: int = records.MOST_LISTED) -> list[dict[str, Any]]:
-        """The records of the newest `most` inferences, newest first."""
-        return [self._shown(record) for record in self._records.list(most)]
+    def list(self, most: int = records.MOST_LISTED, caller: str | None = None) -> list[dict[str, Any]]:
+        """The records of the newest `most` inferences, newest first: all of them, or those of a caller."""
+        self._ends.settle()
+        return [self._shown(self._ends.shown(record)) for record in self._records.list(most, caller)]
 
     def figures(self) -> dict[str, int]:
         """How busy it is."""
@@ -146,43 +170,51 @@ class Tasks:
         for one in running:
             self._stop(one, _SHUTDOWN)
         self._pool.shutdown(wait=True)
+        self._ends.settle()
         self._records.close()
 
-    def _stop(self, running: Running, why: str) -> None:
-        """What works is told; what still waits for its turn ends here."""
-        running.stop(why)
+    def _record(self, inference_id: str) -> Record:
+        self._ends.settle()
+        return self._ends.shown(self._records.get(inference_id))
+
+    def _stop(self, running: Running, why: str) -> bool:
+        """What works is told; what still waits for its turn ends here. False when it has ended."""
+        in_time = running.stop(why)
         with self._lock:
             future = self._futures.get(running.inference_id)
-        if future is not None and future.cancel():
-            self._end(running, None, Cancelled(why))
+        if in_time and future is not None and future.cancel():
+            running.close()
+            self._end(running, Cancelled(why))
+        return in_time
 
     def _work(self, running: Running, work: Callable[[Running], Outcome]) -> Outcome:
         running.queued = False
+        result: Outcome | BaseException
         try:
-            if running.stopped():
-                raise Cancelled(running.why)
-            outcome = work(running)
-            running.done = running.total
-        except BaseException as problem:
-            self._end(running, None, problem)
-            if running.stopped():
-                raise Cancelled(f"inference {running.inference_id} was stopped: {running.why}") from None
-            raise
-        self._end(running, outcome, None)
-        return outcome
+            running.proceed()
+            result = work(running)
+        except BaseException as problem:  # noqa: BLE001 - raised below
+            result = problem
+        if running.close():  # who was told that it stops hears of no outcome
+            result = Cancelled(f"inference {running.inference_id} was stopped: {running.why}")
+        self._end(running, result)
+        if isinstance(result, BaseException):
+            raise result
+        return result
 
-    def _end(self, running: Running, outcome: Outcome | None, problem: BaseException | None) -> None:
-        if outcome is not None:
-            self._keep(running.inference_id, outcome)
-            end: tuple[str, Mapping[str, Any], str] = (records.FINISHED, outcome.figures, "")
-        elif running.stopped():
+    def _end(self, running: Running, result: Outcome | BaseException) -> None:
+        end: tuple[str, Mapping[str, Any], str]
+        if running.stopped():
             end = (records.FAILED if running.why == _SHUTDOWN else records.STOPPED, {}, running.why)
-        else:
-            assert problem is not None
-            failure = failure_of(problem)
+        elif isinstance(result, BaseException):
+            failure = failure_of(result)
             end = (records.FAILED, {"error": failure.kind}, failure.message)
+        else:
+            running.done = running.total
+            self._keep(running.inference_id, result)
+            end = (records.FINISHED, result.figures, "")
         try:
-            self._records.end(running.inference_id, *end, (running.done, running.total))
+            self._ends.add(running.inference_id, *end, (running.done, running.total))
         finally:
             with self._lock:
                 self._running.pop(running.inference_id, None)

@@ -14,10 +14,9 @@ from he_backend.errors import Cancelled, NotFoundError
 from he_backend.web.answers import QueueFull
 from he_backend.web.callers import current_caller
 from he_backend.web.metrics import Metrics
-from he_backend.web.records import MOST_LISTED, STOPPED
+from he_backend.web.records import CALLER, MOST_LISTED, STOPPED
 from he_backend.web.tasks import Outcome, Running, Tasks
 
-CALLER = "caller"  # the field of a record that names whose inference it is
 _log = logging.getLogger(__name__)
 Work = Callable[[Running], Outcome]
 
@@ -101,7 +100,8 @@ def seen(tasks: Tasks, inference_id: str, limit: int = MOST_LISTED) -> list[dict
     caller = current_caller()
     if inference_id:
         return [_own(tasks, inference_id, caller)]
-    return [record for record in tasks.list() if _sees(caller, record)][:limit]
+    records = tasks.list(limit, None if caller.is_admin else caller.name)
+    return [record for record in records if _sees(caller, record)]
 
 
 def stop_seen(tasks: Tasks, inference_id: str) -> None:

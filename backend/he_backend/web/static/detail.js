@@ -108,7 +108,7 @@ function table(head, lines, numbers, note) {
 
 function predictions(record) {
   if (!record.inference_result) return make("p", { class: "note" }, "The predictions are not in this service's memory any more.");
-  const values = JSON.parse(record.inference_result.replace(/-?\b(NaN|Infinity)\b/g, "null")); // Python's JSON may hold what JSON has no word for
+  const values = JSON.parse(record.inference_result); // null: no number
   const save = make("button", { type: "button", class: "quiet", click: () => download(record) }, "Save as JSON");
   const flat = values.every((row) => Array.isArray(row) && row.length > 1 && row.every((score) => typeof score === "number"));
   const lines = values.slice(0, MOST_ROWS).map((row, index) => (flat ? scored(row, index) : [index, JSON.stringify(row)]));
