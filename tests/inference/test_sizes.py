@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import he_backend as he
 from he_backend.ckks.engines import available
-from he_backend.errors import InputError
+from he_backend.errors import CapacityError, InputError
 from he_backend.graph.affine import AffineMap, Block, lower
 from he_backend.inference.balance import balance
 from tests.graph.networks import plain
@@ -214,3 +214,11 @@ def test_weights_that_meet_padding_alone_are_left_as_they_are():
     affine = AffineMap((3,), (1,), (block,), np.ones(1))
 
     assert balance(affine) == (affine, ())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_results_beyond_float32_are_an_error(engine):
+    model = network([("MatMul", "x,w", "z", {})], {"w": np.full((4, 2), 1e20, np.float32)}, (4,))
+
+    with pytest.raises(CapacityError, match="beyond the largest float32"):
+        he.infer(he.convert(model), np.full((2, 4), 1e20, np.float32), engine=engine, preset="N11_L1")

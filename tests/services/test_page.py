@@ -164,6 +164,20 @@ def test_the_server_s_page_registers_shows_and_evaluates(shown, server):
     assert count(browser, "#detail g.round") == 6 and re.search(r"Accuracy\s+0\.9\d", text(browser, "#detail"))
 
 
+def test_the_evaluation_of_a_regression_shows_its_errors(shown, server):
+    browser = shown(server.http)
+    done = {"model_id": "1", "model_name": "1Score", "test_acc": None, "batch_size": 8, "is_enc": False, "time_cost": "0.1s", "log": ""}
+
+    browser.execute_async_script(
+        "const [done, ready] = arguments; import('/page/detail.js').then((page) => { page.showEvaluation(done); ready(); });",
+        {**done, "figures": {"rmse": 0.25, "r2": 0.5}},
+    )
+
+    shown_text = text(browser, "#detail")
+    assert re.search(r"Root mean squared error\s+0\.2500", shown_text) and re.search(r"Variance explained\s+0\.5000", shown_text)
+    assert "Accuracy" not in shown_text
+
+
 class Imitation(BaseHTTPRequestHandler):
     """A service whose texts are markup, and which wants a token."""
 

@@ -83,7 +83,8 @@ class ClearKey:
         """The centered residues divided by scale."""
         signed = centered(tensor.body, tensor.moduli[0])
         values = signed[:, :, 0].transpose(1, 0, 2).reshape(tensor.count, -1)[:, :rows]
-        return (values / _by_element(scale)).astype(np.float32)
+        with np.errstate(over="ignore"):  # infinity is for the caller to refuse
+            return (values / _by_element(scale)).astype(np.float32)
 
 
 class NativeKey:
@@ -190,7 +191,8 @@ class SealKey:
                 out[element] = np.concatenate([slots.real, slots.imag])[:rows]
             else:
                 out[element] = np.asarray(self._seal.encoder.decode_double(plain))[:rows]
-        return (out * (_SEAL_SCALE / _by_element(scale))).astype(np.float32)
+        with np.errstate(over="ignore"):
+            return (out * (_SEAL_SCALE / _by_element(scale))).astype(np.float32)
 
     def _slot_values(self, row: np.ndarray) -> Any:
         if not self._complex:

@@ -65,14 +65,17 @@ def sized(this: RoundPlan, plan: ClientPlan, inputs: Sequence[np.ndarray]) -> Si
 
 
 def squared_error(this: RoundPlan, given: Sized, outputs: Sequence[np.ndarray]) -> float:
-    """The squared error to expect of a round's outputs at real scale, relative to the largest of a value; of the worst value."""
+    """The squared error to expect of a round's outputs at real scale, relative to the largest of a value; of the worst value.
+
+    Raises CapacityError for outputs that float32 cannot hold.
+    """
     worst = 0.0
-    if given.typical == 0.0:
-        return worst  # zeros have no relative error
     per_row = np.ones(1) if given.factors is None else 1.0 / given.factors
     for (encryption, rounding), output in zip(this.errors, outputs):
         size = float(_largest(output.reshape(1, -1))[0])
-        if size > 0.0:
+        if not np.isfinite(size):
+            raise CapacityError(f"round {this.index}: its results are beyond the largest float32 (3.4e38); scale the rows down")
+        if size > 0.0 and given.typical > 0.0:  # zeros have no relative error
             error = float((per_row**2).mean()) * (encryption / given.scale) ** 2 + (rounding * given.typical) ** 2
             worst = max(worst, error / size**2)
     return worst

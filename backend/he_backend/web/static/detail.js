@@ -26,7 +26,7 @@ export function showRecord(record) {
 export function showEvaluation(done) {
   show(`evaluation ${done.model_id}`, `Evaluation of ${done.model_name}`, [
     facts([
-      ["Accuracy", done.test_acc.toFixed(4)],
+      ...quality(done),
       ["Rows", done.batch_size],
       ["Encrypted", done.is_enc ? presetOf(done.figures) : "no"],
       ...(done.is_enc ? sums(done.figures) : [["Time", done.time_cost]]),
@@ -34,6 +34,13 @@ export function showEvaluation(done) {
     make("p", { class: "note" }, done.log),
     charts(done.figures || {}),
   ]);
+}
+
+function quality(done) {
+  if (typeof done.test_acc === "number") return [["Accuracy", done.test_acc.toFixed(4)]];
+  const names = { rmse: "Root mean squared error", r2: "Variance explained" };
+  const measured = Object.keys(names).filter((name) => typeof (done.figures || {})[name] === "number");
+  return measured.map((name) => [names[name], done.figures[name].toFixed(4)]);
 }
 
 export function showModel(model) {
