@@ -26,19 +26,23 @@ def setup(found: Any, *options: str) -> None:
     check(ran.returncode == 0, f"he_nn_setup.sh {' '.join(options) or 'install'} ({time.monotonic() - started:.0f} s)")
 
 
-def refuse_installed(found: Any) -> None:
-    """Raises SetupError where he-nn is there already: a run would bring it up to date, and take it out at the end."""
+def is_installed(found: Any) -> bool:
+    """Whether he_nn_setup.sh installed he-nn in this deployment, so that it stays after the check.
+
+    Raises SetupError where it is there in another way: the check would leave it otherwise than it was.
+    """
     known = record.read(found)
+    if found.key in known.files:
+        return True
     if not known.files and packages.NAME not in found.python.packages:
-        return
-    out = f"bash he_nn_setup.sh --base {found.base} --python {found.python.path} --uninstall"
+        return False
     if not known.files:
         out = f"{found.python.path} -m pip uninstall {packages.NAME}"
-    elif found.key not in known.files:
+    else:
         out = f"with --uninstall, for {', '.join(known.files)}"
     raise deployments.SetupError(
-        f"he-nn is in {found.python.prefix} already, and this check installs it and takes it out. Take it out first ({out}), and install "
-        "it again afterwards"
+        f"he-nn is in {found.python.prefix} already, not as he_nn_setup.sh installs it here, and this check installs it and takes it out. "
+        f"Take it out first ({out}), and install it again afterwards"
     )
 
 
