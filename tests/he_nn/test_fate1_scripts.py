@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import subprocess
@@ -233,14 +234,12 @@ def test_a_reader_of_one_party_reads_the_checks_own_table_too():
 @pytest.mark.parametrize(
     ("packages", "files", "out"),
     [
-        ({"he-nn": "0.1.0"}, {"the same": []}, "bash he_nn_setup.sh --base"),
-        ({}, {"the same": []}, "bash he_nn_setup.sh --base"),
         ({"he-nn": "0.1.0"}, {"/other/federatedml": []}, "with --uninstall, for /other/federatedml"),
         ({"he-nn": "0.1.0"}, {}, "-m pip uninstall he-nn"),
         ({}, {}, ""),
     ],
 )
-def test_a_deployment_with_he_nn_in_it_is_refused_and_left(tmp_path, monkeypatch, capsys, packages, files, out):
+def test_he_nn_that_came_in_another_way_is_refused_and_left(tmp_path, monkeypatch, capsys, packages, files, out):
     import fate1_jobs
     from fate_setup import deployment, record
 
@@ -260,3 +259,29 @@ def test_a_deployment_with_he_nn_in_it_is_refused_and_left(tmp_path, monkeypatch
     assert fate1_jobs.main() == 1
     said = capsys.readouterr().err
     assert "he-nn is in" in said and out in said and "install it again afterwards" in said
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_he_nn_that_was_installed_before_stays(tmp_path, monkeypatch, capsys, before):
+    import fate1_jobs
+    from fate_setup import deployment, record
+
+    base, calls = project(tmp_path / "fate"), []
+    found = deployment.find(base=str(base))
+    python = deployment.Python(found.python.path, (3, 8, 18), tmp_path, {"he-nn": "0.1.0"} if before else {})
+    found = deployment.Deployment("1.11.5", python, base, found.federatedml)
+    record.Record(tmp_path / record.NAME, [], {found.key: []} if before else {}).save()
+    monkeypatch.setattr(fate1_jobs.deployments, "find", lambda **given: found)
+    monkeypatch.setattr(fate1_jobs, "setup", lambda found, *options: calls.append(options))
+    monkeypatch.setattr(fate1_jobs, "snapshot", lambda found: [])
+    monkeypatch.setattr(fate1_jobs, "surroundings", lambda found, home: {})
+    monkeypatch.setattr(fate1_jobs, "unit_tests", lambda found, environment: None)
+    monkeypatch.setattr(fate1_jobs, "flow_server", lambda found, environment: contextlib.nullcontext("127.0.0.1:1"))
+    monkeypatch.setattr(fate1_jobs, "services", lambda home: contextlib.nullcontext(("", "")))
+    monkeypatch.setattr(fate1_jobs, "Flow", lambda *given: None)
+    monkeypatch.setattr(fate1_jobs, "jobs", lambda *given: {})
+    monkeypatch.setenv("FATE_PROJECT_BASE", str(base))
+
+    assert fate1_jobs.main() == 0
+    assert calls == [(), ("--check",), *([] if before else [("--uninstall",)])]
+    assert ("stays" in capsys.readouterr().out) == before
