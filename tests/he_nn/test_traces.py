@@ -60,7 +60,7 @@ def test_one_that_fails_in_the_middle_leaves_none_either(site, written, monkeypa
     def fail(*given):
         raise CapacityError("round 1: these rows are too large for the modulus")
 
-    monkeypatch.setattr("he_backend.client.rounds._Lane._scale", fail)
+    monkeypatch.setattr("he_backend.client.rounds.sized", fail)
     with pytest.raises(CapacityError):
         site.run("infer", inference(), rows, bound)
 

@@ -351,11 +351,12 @@ def test_wrong_requests_say_what_to_change(server, model, path, body, code, says
     assert re.search(says, refused(post(server.http, path, body), code))
 
 
-def test_parameters_that_a_model_cannot_run_under_are_the_caller_s_to_change(server, model):
-    small = json.dumps({"poly_modulus_degree": 4096, "coeff_modulus": [20, 20]})
-    asked = {"model_type": "MLP", "is_encryption": True, "enc_param": small, "batch_size": 2}
+def test_parameters_that_a_model_cannot_run_under_are_the_caller_s_to_change(server):
+    ok(post(server.http, "/model/load", {"model_type": "AlexNet", "is_init": 1}))
+    small = json.dumps({"poly_modulus_degree": 2048, "coeff_modulus": [20]})
+    asked = {"model_type": "AlexNet", "is_encryption": True, "enc_param": small, "batch_size": 2}
 
-    assert "answer modulus" in refused(post(server.http, "/model/test", asked), 400)
+    assert "no usable precision" in refused(post(server.http, "/model/test", asked), 400)
 
 
 @pytest.mark.parametrize(
@@ -407,7 +408,7 @@ def test_an_inference_that_ended_cannot_be_stopped(client, model, rows):
 
 def test_health_readiness_and_documents(server, client, model):
     assert ok(get(server.http, "/healthz"))["service"] == "he-server" and ok(get(client.http, "/healthz"))["service"] == "he-client"
-    assert ok(get(server.http, "/readyz"))["models"] == 1 and ok(get(client.http, "/readyz"))["server"]["service"] == "he-server"
+    assert ok(get(server.http, "/readyz"))["models"] >= 1 and ok(get(client.http, "/readyz"))["server"]["service"] == "he-server"
     for service in (server, client):
         document = get(service.http, "/openapi.json")[1]
         page = get(service.http, "/docs")[1]
