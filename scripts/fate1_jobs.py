@@ -68,6 +68,7 @@ def jobs(flow: Flow, server_url: str, client_url: str) -> dict[str, float]:
         refused(flow)
         for failure in endings.FAILURES:
             endings.failed(flow, *failure)
+        endings.apart(flow, HOST[0])
         endings.stopped(flow)
         for role in (HOST[0], GUEST[0]):
             endings.killed(flow, role)

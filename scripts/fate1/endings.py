@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ TASK = "he_nn_inference_0"
 MOST_SECONDS = 120
 NO_MODEL = "there is no model 'not-there'"
 UNUSABLE = "the guest's rows cannot be used; the guest's own log says why"
+NO_SERVICE = "127.0.0.1:9"
 FAILURES = (  # what is wrong, and what the guest and the host read
     ({"model_id": "not-there"}, NO_MODEL, NO_MODEL),
     ({"file_inference": "gone.npy"}, "file_inference: there is no file gone.npy", UNUSABLE),
@@ -46,6 +48,24 @@ def failed(flow: Flow, changes: dict[str, object], guest_says: str, host_says: s
     theirs = _errors(told(flow, job_id, HOST[0]))
     check(host_says in theirs, f"the host's log says: {host_says}")
     check(str(flow.home) not in theirs, "the host hears of no path at the guest's")
+    no_key(flow, job_id, known)
+
+
+def apart(flow: Flow, by_service: str) -> None:
+    """One party goes by a service and the other waits for it, which would last until FATE's own limit of days."""
+    known = files(flow.home)
+    path, dsl = flow.example(LONG, server_url="", num_inference=7)
+    conf = json.loads(path.read_text(encoding="utf-8"))
+    party = conf["component_parameters"].setdefault("role", {}).setdefault(by_service, {}).setdefault("0", {})
+    party.setdefault(TASK, {})["server_url"] = NO_SERVICE
+    started = time.monotonic()
+    job_id = flow.take(flow.write("apart", conf), dsl, f"a job with server_url for the {by_service} alone")
+    state = flow.end(job_id, MOST_SECONDS)
+    check(state == "failed", f"it fails in {time.monotonic() - started:.0f} s")
+    _gone(job_id, "failed")
+    waiting = HOST[0] if by_service == GUEST[0] else GUEST[0]
+    says = f"server_url: '{NO_SERVICE}' at the {by_service}, and server_url: '' (embedded mode) at the {waiting}"
+    check(says in told(flow, job_id, waiting), f"the {waiting}'s log says what differs")
     no_key(flow, job_id, known)
 
 

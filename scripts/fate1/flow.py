@@ -84,7 +84,11 @@ class Flow:
 
     def start(self, name: str, **changes: Any) -> str:
         """The id of an example's job, which has been taken."""
-        answer = self.submit(*self.example(name, **changes))
+        return self.take(*self.example(name, **changes), name)
+
+    def take(self, conf: Path, dsl: Path, name: str) -> str:
+        """The id of a job, which has been taken."""
+        answer = self.submit(conf, dsl)
         check(answer.get("retcode") == 0, f"{name} is taken: {answer.get('retmsg')}")
         return str(answer["jobId"] if "jobId" in answer else answer["data"]["job_id"])
 
