@@ -53,6 +53,17 @@ def failure(flow):
     say("failure", status=status, states=states, failures=flow.failures(job_id), seconds=time.monotonic() - started)
 
 
+def apart(flow):
+    """The host goes by a service, the guest waits for it; such a job is refused in translation, not in a DAG of one's own."""
+    job, task = example("model_load", server_url="")
+    dag = to_dag(job)
+    own = {"parties": [{"role": HOST[0], "party_id": [HOST[1]]}], "tasks": {task: {"parameters": {"server_url": "127.0.0.1:9"}}}}
+    dag["dag"]["party_tasks"] = {"_".join(HOST): own}
+    job_id = flow.submit(dag)
+    status = flow.follow(job_id, lambda task: None)
+    say("apart", status=status, failures=flow.failures(job_id))
+
+
 def cancel(flow, home):
     job, _ = example("model_eval", model_type="MLP", batch_size=512)
     job_id = flow.submit(to_dag(job))
@@ -105,6 +116,7 @@ def main():
         metrics(flow, job_id)
         rows_from_a_file(flow, home)
         failure(flow)
+        apart(flow)
         cancel(flow, home)
 
 

@@ -114,6 +114,11 @@ def test_a_failed_task_tells_why_on_both_sides(checks):
     assert checks["failure"]["seconds"] < 120  # 15 s on a quiet machine
 
 
+def test_a_guest_hears_of_a_host_that_goes_another_way(checks):
+    assert checks["apart"]["status"] == "failed"
+    assert "server_url: '127.0.0.1:9' at the host, and server_url: '' (embedded mode) at the guest" in checks["apart"]["failures"]
+
+
 def test_cancelling_the_job_stops_both_sides(checks):
     assert checks["cancel"]["status"] == "canceled"
     assert checks["cancel"]["workers"] == []
