@@ -19,6 +19,7 @@ from he_backend.graph.affine import AffineMap, Block
 _COST = 1.2  # times the noise's variance if all inputs were of one size: 0.13 bits
 _SPREAD = 8.0  # largest over smallest column from which it is looked at
 _LEAST = 0.25  # of a factor that is worth a pass over the data
+_SMALLEST = 2.0**-100  # of a factor, which float32 holds
 
 
 def balance(affine: AffineMap) -> tuple[AffineMap, tuple[np.ndarray, ...]]:
@@ -76,7 +77,7 @@ def _factors(sizes: np.ndarray) -> np.ndarray:
     floor = np.sqrt((_COST * squares[-1] - (squares[-1] - squares[smaller])) / smaller)
     factors = np.zeros(len(sizes))
     some = sizes > 0.0
-    factors[some] = 2.0 ** np.ceil(np.log2(np.minimum(1.0, sizes[some] / floor)))
+    factors[some] = np.maximum(_SMALLEST, 2.0 ** np.ceil(np.log2(np.minimum(1.0, sizes[some] / floor))))
     return factors
 
 

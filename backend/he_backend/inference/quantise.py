@@ -159,7 +159,8 @@ def relative_error(stat: Statistics, weight_bits: int, modulus: int, noise: Nois
     top = 2 ** (weight_bits - 1) - 1
     delta = min(modulus / (2.0 * top * stat.reach), LARGEST_SCALED)  # for inputs of at most 1
     encryption, rounding = absolute_errors(stat, weight_bits, modulus, noise)
-    return math.sqrt(((encryption / delta) ** 2 + (rounding * TYPICAL_RMS) ** 2 + _bias_rounding(stat, top)) / size)
+    bias_rounding = stat.mean_bias_rounding / (12.0 * top**2)
+    return math.sqrt(((encryption / delta) ** 2 + (rounding * TYPICAL_RMS) ** 2 + bias_rounding) / size)
 
 
 def absolute_errors(stat: Statistics, weight_bits: int, modulus: int, noise: Noise) -> tuple[float, float]:
@@ -178,10 +179,6 @@ def absolute_errors(stat: Statistics, weight_bits: int, modulus: int, noise: Noi
         variance = ROUNDING_VARIANCE * (1.0 + 2.0 / 3.0 * noise.ring_degree)
         switching = variance * stat.mean_peaks * (modulus / (noise.answer_modulus * top)) ** 2
     return math.sqrt(encryption + switching), math.sqrt(stat.mean_rounding / 12.0) / top
-
-
-def _bias_rounding(stat: Statistics, top: int) -> float:
-    return stat.mean_bias_rounding / (12.0 * top**2)
 
 
 def best_width(stats: Sequence[Statistics], modulus: int, noise: Noise, most_bits: int = MAX_WEIGHT_BITS) -> tuple[int, float]:
