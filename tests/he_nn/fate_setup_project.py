@@ -9,6 +9,13 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[2]
 
 
+def outside_of_fate(monkeypatch):
+    """The scripts can be imported, and nothing tells of a FATE on this machine."""
+    monkeypatch.syspath_prepend(str(TOP / "scripts"))
+    for name in ("FATE_PROJECT_BASE", "VIRTUAL_ENV"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def project(base, version="1.11.5", place="fate/python"):
     """A folder as FATE's installers leave it, with this Python as its own."""
     components = base / place / "federatedml" / "components"

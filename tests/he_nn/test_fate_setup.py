@@ -11,14 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.he_nn.fate_setup_project import TOP, files_of, installed, project
+from tests.he_nn.fate_setup_project import TOP, files_of, installed, outside_of_fate, project
 
 
 @pytest.fixture(autouse=True)
 def scripts(monkeypatch):
-    monkeypatch.syspath_prepend(str(TOP / "scripts"))
-    for name in ("FATE_PROJECT_BASE", "VIRTUAL_ENV"):
-        monkeypatch.delenv(name, raising=False)
+    outside_of_fate(monkeypatch)
 
 
 @pytest.fixture

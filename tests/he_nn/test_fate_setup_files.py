@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from tests.he_nn.fate_setup_project import TOP, files_of, installed, project
+from tests.he_nn.fate_setup_project import TOP, files_of, installed, outside_of_fate, project
 
 EXAMPLE = "examples/dsl/v2/he_nn/he_nn_credit_conf.json"
 SHIM = "fate/python/federatedml/components/he_nn.py"
@@ -15,9 +15,7 @@ SHIM = "fate/python/federatedml/components/he_nn.py"
 
 @pytest.fixture(autouse=True)
 def scripts(monkeypatch):
-    monkeypatch.syspath_prepend(str(TOP / "scripts"))
-    for name in ("FATE_PROJECT_BASE", "VIRTUAL_ENV"):
-        monkeypatch.delenv(name, raising=False)
+    outside_of_fate(monkeypatch)
 
 
 @pytest.fixture

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.he_nn.fate_setup_project import TOP, project
+from tests.he_nn.fate_setup_project import outside_of_fate, project
 
 
 @pytest.fixture(autouse=True)
 def scripts(monkeypatch):
-    monkeypatch.syspath_prepend(str(TOP / "scripts"))
-    for name in ("FATE_PROJECT_BASE", "VIRTUAL_ENV"):
-        monkeypatch.delenv(name, raising=False)
+    outside_of_fate(monkeypatch)
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
 
 

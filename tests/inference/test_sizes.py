@@ -222,3 +222,22 @@ def test_results_beyond_float32_are_an_error(engine):
 
     with pytest.raises(CapacityError, match="beyond the largest float32"):
         he.infer(he.convert(model), np.full((2, 4), 1e20, np.float32), engine=engine, preset="N11_L1")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_rows_of_a_float16_model_may_need_factors_beyond_its_type(engine):
+    rng = np.random.default_rng(9)
+    weights = normal(rng, 6, 3).astype(np.float16)
+    model = network([("MatMul", "x,w", "z", {})], {"w": weights}, (6,))
+    for value in model.graph.input:
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    rows = normal(rng, 3, 6).astype(np.float16)
+    rows[0] *= np.float16(1e4)
+    rows[1] = np.float16(2.0**-24)  # a factor of 2^37 beside row 0
+
+    result = he.infer(he.convert(model), rows, engine=engine, preset="N11_L1")
+
+    due = rows.astype(np.float64) @ weights.astype(np.float64)
+    error = np.abs(result.output.astype(np.float64) - due).max(axis=1)
+    assert (error <= 2.0**-10 * np.abs(due).max(axis=1) + 2.0**-24).all()
